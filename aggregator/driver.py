@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from aggregator import reports
+from aggregator import beside, reports
 from aggregator import rounds as core
 from aggregator.answers import Answers
+from aggregator.busy import Busy
 from aggregator.capacity import Capacity
 from aggregator.errors import (
     AggregatorError,
@@ -101,13 +102,10 @@ class Server:
         """`ended` learns what became of every request."""
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
         self._checkpoints, self._journal, self._ended = checkpoints, journal, ended
-        self._capacity = capacity
         self._clock, self._step_timeout_s = clock, step_timeout_s
         self.slots = Slots(MAX_CONCURRENT_ROUNDS, SLOT_WAIT_S, "rounds at the aggregator")
         self.seconds = Seconds(MAX_BUSY_S, SLOT_WAIT_S, "seconds of the silos' computing")
-        # How long the silos may compute now, by round: a silo does one thing at a time, so its other rounds wait.
-        self._computing: dict[bytes, int] = {}
-        self._sending: dict[bytes, int] = {}  # how long they may send long vectors, which share their links
+        self._busy, self._capacity = Busy(), capacity
         self._answers = Answers(store)
         self.transcripts = Transcripts(store, sums)
         self._teacher = Teacher(aggregator, store, self.transcripts)
@@ -128,11 +126,9 @@ class Server:
         """
         calls = {silo: handle.call("catalogue", request) for silo, handle in self._silos.items()}
         outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather(calls, self._busy_s(), outcomes)
-        found = [core.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
-        about = core.asked_about(request)
-        if about is not None and (why := self._capacity.why_not(about)):
-            found.append(core.no_room(self._aggregator, request, why))
+        replies = await self._gather(calls, self._busy.waits_s(), outcomes)
+        found = [beside.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
+        found += beside.no_room(self._aggregator, self._capacity, request)
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
                 _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
@@ -239,10 +235,9 @@ class Server:
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
     ) -> bytes:
         """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
-        round_id = token(16)
-        in_round = set(silos)
+        round_id, in_round = token(16), set(silos)
         gathers_s = self._capacity.gathers_s(asked.request)
-        busy_s = self._busy_s() + (sum(self._sending.values()) if gathers_s else 0)
+        busy_s = self._busy.waits_s(is_long=bool(gathers_s))
         proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), busy_s, gathers_s)
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
@@ -268,11 +263,11 @@ class Server:
             replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
             go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
             await asyncio.to_thread(self._journal.note, round_id, go)
-            self._computing[round_id], outcomes.charged = composed.counted_s, True
-            self._sending[round_id] = composed.send_s
+            outcomes.charged = True
+            self._busy.begin(round_id, composed.counted_s, composed.send_s)
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
-            del self._computing[round_id], self._sending[round_id]  # what follows waits for the other rounds only
+            self._busy.end(round_id)  # what follows waits for the other rounds only
             held = core.survivors_of(shared, contributions)
             survivors = tuple(survivor.silo for survivor in held.survivors)
             # Every shard holds every part of these, and that is on disk before anything is added.
@@ -286,7 +281,8 @@ class Server:
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
 
             async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
-                found = await self._ask("products", round_id, dict.fromkeys(silos, (challenge,)), outcomes)
+                messages = dict.fromkeys(silos, (challenge,))
+                found = await self._ask("products", round_id, messages, outcomes, composed.send_s)
                 in_round.difference_update(found)
                 return found
 
@@ -298,8 +294,7 @@ class Server:
             outcomes.survivors = survivors
             return await asyncio.to_thread(self._store.get, name)
         finally:
-            self._computing.pop(round_id, None)
-            self._sending.pop(round_id, None)
+            self._busy.end(round_id)
             # The silos still in the round forget it; a silo from which nothing has left releases its reservation.
             try:
                 self._store.give_back(round_id)
@@ -307,7 +302,7 @@ class Server:
             finally:
                 cancelled = core.cancel(self._aggregator, round_id)
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
-                await self._gather(calls, self._busy_s())
+                await self._gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
 
     async def _file(
@@ -332,7 +327,7 @@ class Server:
             columns = await _columns(self._sums, fixed, silo)
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
-        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy_s(), outcomes)
+        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy.waits_s(), outcomes)
         outcomes.hear(round_id, replies)
         return replies
 
@@ -360,10 +355,9 @@ class Server:
             found[silo] = signed
             return ()
 
-        own_s = shared.before.contribute_s  # what no acceptance states is in the time of a step
-        others = [self._computing, *([self._sending] if self._sending[round_id] else [])]
-        others_s = min(sum(sum(one.values()) - one[round_id] for one in others), MAX_BUSY_S)
-        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, own_s + others_s, outcomes)
+        others_s = self._busy.waits_s(is_long=shared.before.send_s > 0, but=round_id)
+        more_s = shared.before.contribute_s + others_s  # what no acceptance states is in the time of a step
+        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
 
     async def _frame(self, round_id: bytes, silo: str, number: int) -> bytes:
@@ -380,13 +374,9 @@ class Server:
         more_s: float = 0.0,
     ) -> Replies:
         calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
-        replies = await self._gather(calls, self._busy_s() + more_s, outcomes)
+        replies = await self._gather(calls, self._busy.waits_s() + more_s, outcomes)
         outcomes.hear(round_id, replies)
         return replies
-
-    def _busy_s(self) -> int:
-        """Return how long the silos may still compute for the rounds under way, at most MAX_BUSY_S."""
-        return min(sum(self._computing.values()), MAX_BUSY_S)
 
     async def _gather(
         self, calls: Mapping[str, Call], more_s: float = 0.0, outcomes: Outcomes | None = None

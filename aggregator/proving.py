@@ -15,7 +15,15 @@ from aggregator.sums import Sums
 from crypto.backends.masking import MaskingScheme
 from crypto.rounds.messages import Challenge, Opening, Products
 from crypto.rounds.payload import piece_sizes
-from crypto.rounds.products import added, challenge_of, check_bound, coefficients_of, decode, long_scheme
+from crypto.rounds.products import (
+    InnerProducts,
+    added,
+    challenge_of,
+    check_bound,
+    coefficients_of,
+    decode,
+    long_scheme,
+)
 from crypto.wire import Signed, digest_of, unverified, verify
 
 Ask = Callable[[Sequence[str], bytes], Awaitable[Replies]]  # of silos and a challenge: what they answer
@@ -81,8 +89,8 @@ async def _of_sum(sums: Sums, scheme: MaskingScheme, challenge: Challenge, round
     """Return the products of the closed sum."""
     found = coefficients_of(challenge)
     for index in range(scheme.shape.chunks):
-        entries = scheme.unreduced.read(index, await sums.sum_chunk(round_id, index))
-        await asyncio.to_thread(found.add, entries)
+        chunk = await sums.sum_chunk(round_id, index)
+        await asyncio.to_thread(_add_sum, scheme, found, index, chunk)
     return found.values
 
 
@@ -94,3 +102,8 @@ async def _of_input(sums: Sums, scheme: MaskingScheme, challenge: Challenge, nam
         await asyncio.to_thread(found.add, scheme.unreduced.of_words(words))
         start += size
     return found.values
+
+
+def _add_sum(scheme: MaskingScheme, found: InnerProducts, index: int, chunk: bytes) -> None:
+    for block in scheme.unreduced.blocks(index, chunk):
+        found.add(block)

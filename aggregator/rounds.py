@@ -17,7 +17,7 @@ from hashlib import sha256
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.outcomes import Outcomes, passing_over
 from crypto.backends.scheme import Scheme
-from crypto.errors import CryptoError, ProtocolError, WireError
+from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.merkle import MerkleTree, leaf_hash
 from crypto.rounds.bounds import why_infeasible
@@ -58,7 +58,6 @@ from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_digest, s
 from crypto.rounds.report import DroppedSeeds, EncryptedReport
 from crypto.rounds.shown import places_shown, witnesses
 from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify, verify_detached
-from policies.requests.catalogue import CatalogueRequest, NoRoom, OtherVersion
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
@@ -560,29 +559,6 @@ def check_nonce(manifest: Manifest, silo: str, nonce: bytes | None) -> None:
     expected = manifest.nonces[manifest.silos.index(silo)] if manifest.nonces else None
     if (None if nonce is None else sha256(nonce).digest()) != expected:
         raise ProtocolError("its nonce is not the one that it committed to")
-
-
-def other_version(aggregator: Aggregator, request: bytes, silo: str, said: str) -> bytes:
-    """Return the signed word that a silo sends no catalogue, as it runs another version; raises WireError."""
-    nonce = unverified(request, CatalogueRequest).nonce
-    message = OtherVersion(federation=aggregator.federation, nonce=nonce, silo=silo, said=said[:500])
-    return sign(message, aggregator.name, aggregator.signing)
-
-
-def asked_about(data: bytes) -> Request | None:
-    """Return the unsigned request in a request for catalogues; None without one, or if it cannot be read."""
-    try:
-        body = unverified(data, CatalogueRequest).request
-        return Request.decode(body) if body else None
-    except WireError:
-        return None
-
-
-def no_room(aggregator: Aggregator, data: bytes, reason: str) -> bytes:
-    """Return the signed word that a round of the request in a request for catalogues would not fit here."""
-    nonce = unverified(data, CatalogueRequest).nonce
-    message = NoRoom(federation=aggregator.federation, nonce=nonce, reason=reason[:500])
-    return sign(message, aggregator.name, aggregator.signing)
 
 
 def failure(aggregator: Aggregator, asked: ReceivedRequest, reason: str, outcomes: Outcomes) -> bytes:

@@ -7,6 +7,7 @@ silo signed for this request. docs/protocol.md sections 7.2 to 7.4; section 8, t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from analyst.conditions import Conditions
@@ -23,8 +24,8 @@ from analyst.reports.statements import opened_of, portion_of, portions_of, reque
 from analyst.reports.table import Answered, united
 from analyst.sql.draft import Planned, Script
 from analyst.testimonies import proven_guilty, read, signings_of
-from crypto.errors import ProtocolError
-from crypto.rounds.messages import Failed, Failure
+from crypto.errors import CryptoError, ProtocolError
+from crypto.rounds.messages import Failed, Failure, ModelUpdated, RunEnd
 from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.rounds.recount import check_sum
 from crypto.rounds.report import StoredReport
@@ -37,6 +38,7 @@ from policies.requests.replacing import left_out
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
+from policies.units import counted
 
 if TYPE_CHECKING:
     from analyst.link import Link  # gRPC is slow to import: only for a connection
@@ -54,6 +56,17 @@ def recount(checked: CheckedReport, link: "Link") -> int:
     Raises ProtocolError on a wrong sum.
     """
     return check_sum(checked, lambda index: link.evidence(checked.name, index))
+
+
+def learned_by(frames: Sequence[bytes], name: bytes, roster: Roster, federation: str) -> dict[str, RunEnd | None]:
+    """Return which silos have learned a report, by what they signed, and why the run is at its end."""
+    keys, found = roster.silo_keys, dict[str, RunEnd | None]()
+    for envelope in frames[: 2 * len(keys)]:  # and sealed models
+        with suppress(CryptoError):
+            signed = verify(envelope, ModelUpdated, keys)
+            if (signed.message.federation, signed.message.position) == (federation, name):
+                found[signed.signer] = signed.message.ended
+    return found
 
 
 def open_sum(checked: CheckedReport, request: Request, analyst: str, key: SealingKey) -> OpenedSum:
@@ -234,7 +247,7 @@ def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedErro
     first = next(iter(denials.values()))[0]
     more = {denial.code for one in denials.values() for denial in one} - {first.code}
     also = f" (also: {', '.join(sorted(more))})" if more else ""
-    message = f"{len(denials)} of {asked} silos refuse: {first.code} ({first.rule}): {first.message}{also}"
+    message = f"{len(denials)} of {counted(asked, 'silo')} refuse: {first.code} ({first.rule}): {first.message}{also}"
     return DeniedError(message, first.remedy, dict(denials))
 
 

@@ -32,10 +32,10 @@ from analyst.reports.report import Report
 from analyst.sql.draft import Planned, Script
 from analyst.sql.offer import Offer
 from analyst.sql.script import script as script_of
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import BackendName, Propose, Recipient
-from crypto.rounds.messages import Failure, ModelUpdated, RunEnd
+from crypto.rounds.messages import Failure, RunEnd
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
@@ -167,8 +167,7 @@ class Federation:
         it is `new`; `tell` is given one line if so. With `keep`, the request is kept in that file until it is answered,
         and a later call sends the same one again, as people at the silos approve one request, not a question.
 
-        The request waits `deadline` seconds for the silos' computing, and `send_deadline` for each to send a vector of
-        more than 65,536 numbers; a silo whose policy declares more for either refuses.
+        The request waits `deadline` seconds for computing and `send_deadline` for sending; who declares more refuses.
         With `silos`, these alone are asked, such as those that define the table alike. `sure` shows only groups that
         surely have the silos' minimum cohort; by itself it is on from 100 groups.
 
@@ -234,8 +233,7 @@ class Federation:
     ) -> Request:
         """Return a request to all silos that have `table`, or to those named; its recipients if none are given.
 
-        It waits `deadline` seconds for the silos' computing, `send_deadline` for a silo to send a long vector. Raises
-        AnalystError; RoundError if too few can be asked.
+        It waits `deadline` s for computing, `send_deadline` for sending. Raises AnalystError or RoundError.
         """
         return requests.write(
             self.config,
@@ -348,19 +346,10 @@ class Federation:
         return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
     def deliver_report(self, name: bytes, request: Request | None = None) -> Mapping[str, RunEnd | None]:
-        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end.
-
-        It is waited for as long as a `request` of its run allows.
-        """
+        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
         more_s = 0 if request is None else learned_s(request)
-        keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
         frames = self.aggregators.holder(name).deliver_report(name, more_s)
-        for envelope in frames[: 2 * len(keys)]:  # and sealed models
-            with suppress(CryptoError):
-                signed = verify(envelope, ModelUpdated, keys)
-                if (signed.message.federation, signed.message.position) == (self.config.federation, name):
-                    found[signed.signer] = signed.message.ended
-        return found
+        return answers.learned_by(frames, name, self.config.roster, self.config.federation)
 
     def opened(self, sealed: bytes, context: bytes) -> bytes:
         """Return what was sealed to this analyst in a context; raises SealError."""

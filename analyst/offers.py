@@ -18,6 +18,7 @@ from federation.errors import FederationError
 from federation.transport.handshake import UPDATE
 from policies.requests.catalogue import Catalogue, CatalogueRequest, NoRoom, OtherVersion
 from policies.requests.denials import NOT_AN_ANALYST, Denial
+from policies.units import counted
 
 NO_CATALOGUE = "NO_CATALOGUE"  # the code of a silo that answered, but without a catalogue
 TO_BE_ADDED = "the silos' data owners can add you to their policies"
@@ -74,9 +75,9 @@ def fetch_offer(
         return Offer({silo: found[silo] for silo in sorted(found)}, reasons=without, missing=missing, no_room=no_room)
     if set(reasons.values()) == {NOT_AN_ANALYST} and not versions:
         denial = _no_catalogue(NOT_AN_ANALYST)
-        counted = f"{len(reasons)} of {len(silos)} silos refuse"
+        refused = f"{len(reasons)} of {counted(len(silos), 'silo')} refuse"
         raise DeniedError(
-            f"{counted}: {denial.code} ({denial.rule}): {denial.message}",
+            f"{refused}: {denial.code} ({denial.rule}): {denial.message}",
             TO_BE_ADDED,
             dict.fromkeys(reasons, (denial,)),
         )

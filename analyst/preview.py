@@ -32,7 +32,7 @@ from policies.requests.statistic import Extent, Statistic
 from policies.requests.survival import ROW, SURVIVAL, grid_of
 from policies.requests.tables import TableColumn
 from policies.requests.trees import TREE, tree_over
-from policies.units import MICRO, when
+from policies.units import MICRO, counted, when
 
 if TYPE_CHECKING:
     from analyst.client import Federation
@@ -259,7 +259,7 @@ def preview_lines(found: Preview) -> Iterator[str]:
     yield ""
     yield (
         f"price: epsilon {found.epsilon:.3g} at delta {found.delta:g} (rho {found.rho:.4g}) to each person,"
-        f" for {found.groups:,} group{'s' if found.groups != 1 else ''}"
+        f" for {counted(found.groups, 'group')}"
     )
     for silo, one in found.silos.items():
         if one.rho:
@@ -292,10 +292,10 @@ def plan_lines(statements: Sequence[tuple[str, str]], parts: Sequence[Part]) -> 
         yield f"{which}each silo computes: {asks}"
     yield "what crosses, encrypted or shared, with noise in the sum:"
     for part in parts:
-        numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
+        numbers = f"{counted(part.numbers, 'number')}"
         most = f"one person changes it by up to {part.sensitivity:,}"
         if part.levels is not None:
-            most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
+            most += f" in each of {counted(part.levels, 'level')}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
         if part.bin_width is not None and part.levels is not None:
             yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
@@ -348,5 +348,5 @@ def budget_lines(found: Mapping[str, Standing]) -> Iterator[str]:
             mine = "" if one.analyst is None else f"; to you rho {one.analyst / MICRO:.4g}"
             yield f"  {what}: rho {one.everybody / MICRO:.4g} of {one.limit / MICRO:.4g} is left{mine}"
         for run in standing.runs:
-            steps = f"{run.parts} of {run.steps} steps to come of run {run.run.hex()[:16]}, {run.purpose}"
+            steps = f"{run.parts} of {counted(run.steps, 'step')} to come of run {run.run.hex()[:16]}, {run.purpose}"
             yield f"  reserved: rho {run.micro_rho / MICRO:.4g} for {steps}, until {when(run.until)[:10]}"

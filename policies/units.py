@@ -35,6 +35,12 @@ def micro_floor(rho: Number) -> int:
     return int(Decimal(rho) * MICRO)
 
 
+def counted(number: float, what: str) -> str:
+    """Return how many there are of what, in words: `1 round`, `2 rounds`."""
+    whole = round(number)
+    return f"{whole:,} {what}{'' if whole == 1 else 's'}"
+
+
 def when(seconds: int) -> str:
     """Return a time (seconds since 1970) as ISO 8601 in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -20,7 +20,7 @@ from federation.operations.cluster import RAY_TOKEN, check_token
 from policies.document.load import PolicyFile, load
 from policies.document.policy import Policy
 from policies.errors import PolicyError
-from policies.units import when
+from policies.units import counted, when
 from silo_node.data.check import load_sources
 from silo_node.data.consent import load_consent
 from silo_node.data.locations import connect
@@ -163,7 +163,9 @@ def _times(
     most = max(one.seconds for one in measures)
     lines = "; ".join(proposed(measures, rows, decided).lines)
     steps = sum(one.is_step for one in measures)
-    told = f"{len(measures) - steps} questions" + (f" and {steps} steps of training" if steps else "")
+    told = f"{counted(len(measures) - steps, 'question')}" + (
+        f" and {counted(steps, 'step')} of training" if steps else ""
+    )
     took = f"{told} took at most {most:.2f} s{'' if is_prepared else ', as the rows are not prepared yet'}"
     if compute is None or compute.fixed_seconds is None:
         yield Finding("declared time", "ok", f"none; {took}; twice that is {lines}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from federation.files import replace_file
 from federation.operations.running import read_object
 from policies.document.policy import Policy
-from policies.units import when
+from policies.units import counted, when
 
 if TYPE_CHECKING:
     from silo_node.data.row_profile import Profile
@@ -86,7 +86,7 @@ def lines(now: Figures, before: Figures | None = None) -> Iterator[str]:
         decided = now["decisions"]
         yield (
             f"decisions: {decided['decisions']:,}, of which {decided['naming_nobody']:,} name nobody who has a row;"
-            f" {decided['without']:,} persons have none"
+            f" {counted(decided['without'], 'person')} without one"
         )
         for key, reason in _WITHOUT_EFFECT.items():
             if decided.get(key):

@@ -36,7 +36,7 @@ from federation.members.membership import LOG
 from federation.operations import background
 from federation.terminal import Commands, add_command, add_group, plain, whole
 from federation.transport.address import listened, port
-from policies.units import when
+from policies.units import counted, when
 
 INVITATION_DAYS = 7
 WAIT_S = 120.0  # for an aggregator that was started to listen
@@ -186,7 +186,9 @@ def _admit(options: argparse.Namespace, notes: Console) -> int:
         _say(f"an aggregator that was a member before needs {options.federation.parent / LOG}")
     if refused:
         hint = "give the same command again once they are mended: who is admitted stays so"
-        raise FederationError(f"{len(refused)} of {len(options.request)} requests are not admitted, see above", hint)
+        raise FederationError(
+            f"{len(refused)} of {counted(len(options.request), 'request')} are not admitted, see above", hint
+        )
     return 0
 
 

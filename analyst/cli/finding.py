@@ -22,6 +22,7 @@ from analyst.finding.search import DoneRound, Found, Wanted, find_keys, forget
 from analyst.finding.tree import BETA
 from crypto.backends.registry import BACKENDS
 from federation.terminal import Commands, add_command, number
+from policies.units import counted
 
 _SHOWN = 20  # keys, the most frequent
 
@@ -87,22 +88,22 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
 def _round(done: DoneRound) -> str:
     return (
         f"{done.slots:,} numbers of {done.prefixes:,} prefixes, {done.survivors:,} survive,"
-        f" {len(done.found):,} keys entered"
+        f" {counted(len(done.found), 'key')} entered"
     )
 
 
 def _lines(found: Found, written: Written) -> Iterator[str]:
     """Yield a finished search as text: what was found and paid, and how an owner adopts it."""
     keys = found.keys
-    yield f"{len(keys):,} keys of {found.column} in {found.table}, in {len(found.rounds)} rounds"
+    yield f"{counted(len(keys), 'key')} of {found.column} in {found.table}, in {counted(len(found.rounds), 'round')}"
     for one in sorted(keys, key=lambda key: -key.count)[:_SHOWN]:
-        yield f"  {one.key}: about {one.count:,.0f} persons ({one.low:,.0f} to {one.high:,.0f})"
+        yield f"  {one.key}: about {counted(one.count, 'person')} ({one.low:,.0f} to {one.high:,.0f})"
     if len(keys) > _SHOWN:
         yield f"  and {len(keys) - _SHOWN:,} more"
     cost = f"epsilon {found.epsilon:.3g} at delta {found.delta:g} (rho {found.rho:.4g})"
-    yield f"cost to each person: {cost}; one person is known to at most {found.max_silos} silos"
+    yield f"cost to each person: {cost}; one person is known to at most {counted(found.max_silos, 'silo')}"
     if found.lost:
-        yield f"of it, {found.lost} of {len(found.rounds) + found.lost} charges gave no report"
+        yield f"of it, {found.lost} of {counted(len(found.rounds) + found.lost, 'charge')} gave no report"
     yield f"a key that nobody has is among them with probability {BETA:g} at most"
     if written.domain is None:
         yield f"no key had enough persons, so there is no domain; {written.path} says what was asked"

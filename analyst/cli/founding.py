@@ -14,6 +14,7 @@ from federation.files import write_out
 from federation.terminal import Commands, add_command, plain
 from policies.document.agreement import read_columns
 from policies.document.answers import DELTA, Answers, add_answers, answers_of
+from policies.units import counted
 
 
 def add_new_command(commands: Commands) -> None:
@@ -135,7 +136,7 @@ def _draft_columns(options: argparse.Namespace, answers: Answers) -> int:
     text, notes = columns_of(options.silo, options.id, answers)
     write_out(file, text.encode())
     count = sum(bool(line) and not line.startswith("#") for line in text.splitlines())
-    print(f"{file}: {count} columns, a line each")
+    print(f"{file}: {counted(count, 'column')}, a line each")
     for note in notes:
         print(f"note: {plain(note)}")
     print(f"replace FILL IN by public knowledge in the lines of columns to open, then add --columns {file}")

@@ -44,7 +44,8 @@ from analyst.reports.render import print_offer
 from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
 from analyst.training.rounds import RoundDone
-from analyst.training.run import show_training, to_json, train
+from analyst.training.run import train
+from analyst.training.told import show_training, to_json
 from crypto.backends.registry import BACKENDS
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from federation import terminal
@@ -64,6 +65,7 @@ from federation.terminal import (
     typed,
 )
 from policies.errors import ColumnsFileError, PolicyError
+from policies.units import counted
 
 _DENIED = 3
 
@@ -88,7 +90,7 @@ def _explain(err: Exception) -> Failure | None:
             return Failure(err.message, err.hint, _DENIED)
         case ColumnsFileError():
             problems = tuple(err.message.splitlines())
-            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the file of columns"
+            message = f"{counted(len(problems), 'problem')} in the file of columns"
             return Failure(message, err.hint, details=problems)
         case AnalystError() | PolicyError():
             return Failure(err.message, err.hint)

@@ -11,16 +11,18 @@ from analyst.errors import AnalystError
 from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
 from federation.terminal import Commands, add_command, add_group, plain, put_out
-from policies.models.card import Card, policies, written
+from policies.models.card import Card, registered, written
 from policies.models.exporting import FORMATS, exported
-from policies.models.portable import Portable
+from policies.models.forms import Form
 from policies.models.predicting import predict_by_form
 from policies.models.released import ReleasedModel, digest_of_model
 from policies.models.shown import fitted_lines
+from policies.requests.families import SHAPES
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
-from policies.units import when
+from policies.units import counted, when
 
+_NO_FORM = "a feature has a long domain, which no form lists; an owner predicts with `consilo-silo models predict`"
 _STAYS = 'only its silos have it; train with recipients = ["silos", "analyst"], where every policy opens that'
 
 
@@ -40,7 +42,7 @@ def add_model_commands(commands: Commands) -> None:
     _run(predict)
     predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
-    export = add_command(actions, "export", _export, "write a model of the linear families to a file")
+    export = add_command(actions, "export", _export, "write a model that predicts to a file")
     _run(export)
     export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
@@ -79,27 +81,32 @@ def _list(options: argparse.Namespace, notes: Console) -> int:
         request, step = _asked(one)
         of = f" of {step.label}" if step.label else ""
         print(f"{one.name[:12]}  {step.opened_as}{of} in {request.table.name}, for {request.purpose}")
-        print(f"              {_standing(one, step)}")
+        print(f"              {_dates(one)}, {_standing(one, step)}")
     if not entries:
         print("no run yet")
     return 0
 
 
+def _dates(entry: RunEntry) -> str:
+    """Return on which days the run began and changed last, in UTC."""
+    began, changed = when(entry.began_at)[:10], when(entry.changed_at)[:10]
+    return f"of {began}" if began == changed else f"of {began} to {changed}"
+
+
 def _standing(entry: RunEntry, step: TrainingStep) -> str:
     price = ""
     if entry.is_finished:
-        known = "" if entry.epsilon is None else f"epsilon {entry.epsilon:.2f} (rho {entry.rho:g})"
-        price = f", {known or 'without noise'}"
-    silos = f", {len(entry.record.contributed)} silos" if entry.record is not None else ""
+        known = entry.price
+        price = ", without noise" if known is None else f", epsilon {known.epsilon:.2f} (rho {known.rho:g})"
+    silos = f", {counted(len(entry.record.contributed), 'silo')}" if entry.record is not None else ""
     yours = ", released to you" if entry.model is not None else ""
-    return f"{entry.done} of {step.steps} rounds, {entry.state}{silos}{price}{yours}"
+    return f"{entry.done} of {counted(step.steps, 'round')}, {entry.state}{silos}{price}{yours}"
 
 
 def _fields(entry: RunEntry) -> dict[str, object]:
     request, step = _asked(entry)
-    return {
+    return registered(step.opened_as, entry.record, entry.state, entry.price, entry.audit) | {
         "run": entry.name,
-        "family": step.opened_as,
         "table": request.table.name,
         "purpose": request.purpose,
         "label": step.label,
@@ -108,13 +115,8 @@ def _fields(entry: RunEntry) -> dict[str, object]:
         "steps": step.steps,
         "done": entry.done,
         "lost": entry.lost,
-        "end": entry.state,
-        "silos": None if entry.record is None else entry.record.contributed,
-        "policies": None if entry.record is None else policies(entry.record),
         "holders": list(entry.holders),
-        "price": None if entry.epsilon is None else {"rho": entry.rho, "epsilon": entry.epsilon, "delta": entry.delta},
         "metrics": [one.model_dump(mode="json") for one in entry.metrics],
-        "audit": [one.model_dump(mode="json") for one in entry.audit],
         "began_at": when(entry.began_at),
         "changed_at": when(entry.changed_at),
         "released": entry.model is not None,
@@ -135,7 +137,7 @@ def _show(options: argparse.Namespace, notes: Console) -> int:
     print(f"run {entry.name}: {plain(step.in_words(request.table.shown))}, for {request.purpose}")
     print(f"  {_standing(entry, step)}")
     for silo, count in ({} if entry.record is None else entry.record.contributed).items():
-        print(f"  {silo}: in {count} rounds")
+        print(f"  {silo}: in {counted(count, 'round')}")
     if entry.model is not None:
         print("\n".join(map(plain, fitted_lines(entry.model.fitted))))
         print(f"  sha256 {digest_of_model(entry.model.fitted, entry.model.portable)}")
@@ -147,37 +149,44 @@ def _show(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _released(entry: RunEntry) -> ReleasedModel:
-    if entry.model is None:
+    if entry.model is not None:
+        return entry.model
+    if entry.goes_on_as is not None:
+        raise AnalystError(f"the run {entry.name[:12]} {entry.state}", "name that run")
+    entry.check_model()
+    _, step = _asked(entry)
+    if step.released_to is None:
         raise AnalystError(f"the model of run {entry.name[:12]} is not here", _STAYS)
-    return entry.model
+    why = entry.why_no_model or "the run is not at its end"
+    raise AnalystError(
+        f"the model of run {entry.name[:12]} is not here: {why}", "give the command that trained it again"
+    )
 
 
-def _form(entry: RunEntry) -> Portable:
+def _form(entry: RunEntry) -> Form:
     model = _released(entry)
-    if model.portable is None:
-        hint = "predictions of other families are made at the silos: consilo-silo models predict"
-        raise AnalystError(f"no prediction form: {model.family} has none, or its run ended without a model", hint)
-    return model.portable
+    entry.check_model()
+    if model.portable is not None:
+        return model.portable
+    shape = SHAPES.get(model.family)
+    if shape is None or shape.predicts is None:
+        raise AnalystError(f"no prediction form: {model.family} predicts nothing of a row", "take a model that does")
+    raise AnalystError(f"no prediction form of the model of run {entry.name[:12]} was released", _NO_FORM)
 
 
 def _card(entry: RunEntry) -> Card:
-    model, (request, step) = _released(entry), _asked(entry)
+    model, (request, _) = _released(entry), _asked(entry)
     if entry.record is None:
         raise AnalystError(f"run {entry.name[:12]} has no round", "train on")
     return Card(
         run=entry.name,
         family=model.family,
         purpose=request.purpose,
-        table=request.table.name,
         analyst=request.analyst,
-        release=step.release,
-        planned=step.steps,
         done=entry.done,
         ended=model.ended or "",
         record=entry.record,
-        rho=entry.rho,
-        epsilon=entry.epsilon,
-        delta=None if entry.rho is None else entry.delta,
+        price=entry.price,
         learned_at=entry.changed_at,
         expires_at=None,
         digest=digest_of_model(model.fitted, model.portable),

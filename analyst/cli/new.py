@@ -25,6 +25,7 @@ from policies.document.draft import PolicyDraft, drafted, to_fill_in
 from policies.document.found import FoundTable, stored_table
 from policies.document.sniff import sniff_file
 from policies.errors import SniffError
+from policies.units import counted
 
 POLICY, JOB = "policy.toml", "job.toml"
 _KINDS = {".csv": "csv", ".parquet": "parquet"}
@@ -79,7 +80,8 @@ def new(
         raise AnalystError(f"{AGGREGATOR!r} cannot be the name of a silo", "choose another name")
     if len(names) < MIN_SURVIVORS:
         raise AnalystError(
-            f"{len(names)} silos, at least {MIN_SURVIVORS} are needed", "add --silo NAME=FILE, once for each silo"
+            f"{counted(len(names), 'silo')}, at least {MIN_SURVIVORS} are needed",
+            "add --silo NAME=FILE, once for each silo",
         )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AnalystError(f"{path} is there and not empty", "name a new directory")

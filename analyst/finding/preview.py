@@ -12,7 +12,7 @@ from analyst.widths import deviations_of
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.requests.request import Request
-from policies.units import MICRO
+from policies.units import MICRO, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def preview_lines(found: SearchPreview) -> Iterator[str]:
     yield found.keys
     yield (
         f"price: epsilon {found.epsilon:.3g} at delta {found.delta:g} (rho {found.rho:.4g}) to each person,"
-        f" in up to {found.rounds} rounds of equal price"
+        f" in up to {counted(found.rounds, 'round')} of equal price"
     )
     for silo, one in found.silos.items():
         if one.rho:
@@ -80,6 +80,6 @@ def preview_lines(found: SearchPreview) -> Iterator[str]:
     numbers = f"{found.slots:,} numbers, each with noise of {found.sd:,.0f}"
     yield f"a round has up to {found.most_prefixes:,} prefixes, {numbers}"
     yield (
-        f"a key of {found.surely_found:,.0f} persons is found with probability 0.95,"
+        f"a key of {counted(found.surely_found, 'person')} is found with probability 0.95,"
         " if nobody has more keys than count; nothing was asked, nothing is paid"
     )

@@ -37,7 +37,7 @@ from policies.budget.accountant import epsilon_of, micro_rho_of
 from policies.budget.sampler import rho_delta
 from policies.requests.key_search import FIRST, MAX_LENGTH, KeySearch, KeyShape
 from policies.requests.request import Request
-from policies.units import MICRO, SEND_S, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S, counted
 
 _AWAITED = "APPROVAL_AWAITED"
 
@@ -213,7 +213,7 @@ def begun(federation: Federation, wanted: Wanted) -> SearchProgress:
     # Later rounds may be long answers, whose noise uses a part of delta: all are priced as if they were.
     micro_rho = min(whole, micro_rho_of(wanted.epsilon, rho_delta(offer.delta))) // plan.steps
     if micro_rho < 1:
-        raise AnalystError(f"epsilon {wanted.epsilon:g} buys nothing in {plan.steps} rounds", "spend more")
+        raise AnalystError(f"epsilon {wanted.epsilon:g} buys nothing in {counted(plan.steps, 'round')}", "spend more")
     how = (federation.recipient,), wanted.backend, wanted.deadline, wanted.silos, wanted.send_deadline
     request = federation.write(table, plan, wanted.purpose, micro_rho, *how)
     return SearchProgress(

@@ -17,7 +17,7 @@ from policies.document.domain_files import DomainError, read_values
 from policies.domains import hash_of
 from policies.requests.key_search import KeySearch
 from policies.requests.request import Request
-from policies.units import MICRO
+from policies.units import MICRO, counted
 
 _CHANGED = "the file was changed, or belongs to another search: do not adopt the domain"
 _SAME = 1e-9  # relative
@@ -49,16 +49,16 @@ def verify_domain(federation: Federation, path: Path) -> Iterator[str]:
         done.append(one)
         left = following
         of, entered = ", ".join(one.silos), len(one.found)
-        yield f"round {len(done)}: {one.slots:,} noised numbers of {of}, {entered:,} keys entered"
+        yield f"round {len(done)}: {counted(one.slots, 'noised number')} of {of}, {counted(entered, 'key')} entered"
     if left is not None:
-        raise AnalystError(f"{len(done)} rounds are given, and prefixes survive the last of them", _CHANGED)
+        raise AnalystError(f"{counted(len(done), 'round')} are given, and prefixes survive the last of them", _CHANGED)
     yield f"no key was asked about but by prefixes that survived; {len(done)} of at most {first.steps} rounds"
     values = (*sorted(key.key for one in done for key in one.found), others_of(first.shape))
     if (len(values) - 1, hash_of(values), values[-1]) != (stated.keys, stated.domain_hash, stated.unknown):
         raise AnalystError("the keys are not those that entered", _CHANGED)
     if stated.keys:
         _check_file(path.with_name(stated.domain_file), stated)
-        yield f"{stated.domain_file} has the {stated.keys:,} keys that entered, and {stated.unknown} for all else"
+        yield f"{stated.domain_file} has {counted(stated.keys, 'key')} that entered, and {stated.unknown} for all else"
 
 
 def _check_request(stated: Provenance, request: Request, first: KeySearch) -> None:

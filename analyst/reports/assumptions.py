@@ -6,6 +6,7 @@ from analyst.reports.cut import norm_in_words
 from crypto.rounds.opening import OpenedSum
 from policies.requests.capacity import of_request
 from policies.requests.request import Request
+from policies.units import counted
 
 
 def assumed(
@@ -20,7 +21,7 @@ def assumed(
     norm = norm_in_words(None if plan.is_about_persons else table.max_norm)
     return (
         f"one {entity} has {plan.rows_in_words(table)} in an answer{norm}"
-        f" and is known to at most {table.max_silos} silos",
+        f" and is known to at most {counted(table.max_silos, 'silo')}",
         *_persons(request, entity),
         f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
         "a silo whose computing fails contributes nothing but its noise, and does not say so",
@@ -43,7 +44,7 @@ def _persons(request: Request, entity: str) -> Iterator[str]:
 def _carried(request: Request) -> Iterator[str]:
     """Yield how many rows of one silo a backend with less than 64 bits carries without cutting a figure."""
     if request.backend != "masking":
-        yield f"by {request.backend}, no figure of a silo with up to {of_request(request):,} rows is cut"
+        yield f"by {request.backend}, no figure of a silo with up to {counted(of_request(request), 'row')} is cut"
 
 
 def _spares(request: Request, opened: OpenedSum, openings: int) -> Iterator[str]:
@@ -51,4 +52,4 @@ def _spares(request: Request, opened: OpenedSum, openings: int) -> Iterator[str]
     if request.backend == "shares":
         spare = openings - opened.manifest.quorum
         checks = f"{spare} more than are needed: up to {spare} false ones are noticed, up to {spare // 2} named"
-        yield f"{openings} silos opened their sums, {checks}"
+        yield f"{counted(openings, 'silo')} opened their sums, {checks}"

@@ -22,6 +22,7 @@ from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.survival import BESIDE, TRAILS, Grid, grid_of, number
 from policies.requests.tables import Table, TableColumn
+from policies.units import counted
 
 _DIGITS = 4  # of the population's ends, which have no interval of their own
 _LABELS = (*BESIDE[:2], *BESIDE[4:])
@@ -159,7 +160,7 @@ def _notes(
         )
     if test is not None:
         yield (
-            f"log-rank test of {len(groups)} groups, with the noise allowed for: chi2 {test.chi2:.3g},"
+            f"log-rank test of {counted(len(groups), 'group')}, with the noise allowed for: chi2 {test.chi2:.3g},"
             f" {test.freedom} degree{'s' if test.freedom > 1 else ''} of freedom, p = {test.p:.2g}"
         )
 

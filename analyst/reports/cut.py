@@ -17,6 +17,7 @@ from policies.requests.expressions import worded
 from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
+from policies.units import counted
 
 WIDEST = 0.2
 
@@ -150,7 +151,7 @@ def definition_in_words(definition: Mapping[str, Any]) -> str:
     """Return a definition in a line: what bounds a person's part, and every column that the question used."""
     rows = definition["max_rows"]
     persons = definition.get("persons")
-    of_rows = f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"
+    of_rows = f"at most {counted(rows, 'row')} of each person{norm_in_words(definition.get('max_norm'))}"
     parts = [f"each person has {persons}" if persons else of_rows]
     if joined := definition.get("joined_with"):
         parts.append(f"each row beside its person's row of {', '.join(joined)}")

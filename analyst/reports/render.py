@@ -22,7 +22,7 @@ from policies.domains import LongDomain
 from policies.requests.cases import NULL
 from policies.requests.catalogue import Catalogue, OpenTable
 from policies.requests.tables import TableColumn
-from policies.units import MICRO
+from policies.units import MICRO, counted
 
 FORMATS = ("table", "json", "csv")
 MAX_SHOWN = 1000  # rows of a table, and withheld groups below it
@@ -115,7 +115,7 @@ def _print_report(report: Report, console: Console) -> None:
         console.print(f"consent as of {between(times)}")
     times = [outcome.rows_as_of for outcome in report.silos.values() if outcome.rows_as_of is not None]
     if times:
-        console.print(f"rows of {len(times)} silo{'s' if len(times) > 1 else ''} as of {between(times)}")
+        console.print(f"rows of {counted(len(times), 'silo')} as of {between(times)}")
     for silo, outcome in report.silos.items():
         for denial in outcome.denials:
             console.print(plain(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}"))
@@ -211,7 +211,7 @@ def _titled(name: str, offer: Offer) -> str:
 
 def _named(table: OpenTable) -> str:
     """Return a table's name, with the rows that its silo's declared time is for."""
-    return table.name if table.rows_up_to is None else f"{table.name} (up to {table.rows_up_to:,} rows)"
+    return table.name if table.rows_up_to is None else f"{table.name} (up to {counted(table.rows_up_to, 'row')})"
 
 
 def _values(column: TableColumn, unit: str | None) -> str:

@@ -15,7 +15,7 @@ from policies.requests.computations import Computation
 from policies.requests.denials import Denial
 from policies.requests.standing import Standing
 from policies.requests.tables import Table, TableColumn
-from policies.units import MAX_DOMAIN
+from policies.units import MAX_DOMAIN, counted
 
 _FEW = 20  # values that a message lists
 
@@ -65,7 +65,9 @@ class Offer:
         whose_most = [silo for silo, count in most.items() if count == most_silos]
         said = [f"delta {least_delta:g} is that of {', '.join(whose)}"] if len(whose) < len(deltas) else []
         if len(whose_most) < len(most):
-            said.append(f"that a person is known to at most {most_silos} silos is said by {', '.join(whose_most)}")
+            said.append(
+                f"that a person is known to at most {counted(most_silos, 'silo')} is said by {', '.join(whose_most)}"
+            )
         return tuple(said)
 
     def delta_for(self, table: Table, what: Computation) -> float:
@@ -203,7 +205,7 @@ class Offer:
 
 def rows_in_words(catalogue: Catalogue) -> str:
     """Return how a silo bounds the rows of one person."""
-    rows = f"at most {catalogue.max_rows} rows a person"
+    rows = f"at most {counted(catalogue.max_rows, 'row')} a person"
     return rows if catalogue.max_norm is None else f"{rows} of a norm of at most {catalogue.max_norm}"
 
 

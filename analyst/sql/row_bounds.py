@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from policies.requests.query import Plan
 from policies.requests.tables import Table, TableColumn
+from policies.units import counted
 
 MAX_GROUPS = 200  # of a count of a person's rows that no question bounds
 
@@ -30,7 +31,7 @@ def told(plan: Plan, table: Table) -> Iterator[str]:
         step = Decimal(1) if column is None or one.function == "count" else Decimal(column.step or 1)
         low, high = bounds_by_rows(one.function, column, table.max_rows)
         if (low, high) == ((one.low or 0) * step, one.high * step):
-            yield f"{one.name} is from {_plain(low)} to {_plain(high)}, as of {table.max_rows:,} rows a person"
+            yield f"{one.name} is from {_plain(low)} to {_plain(high)}, as of {counted(table.max_rows, 'row')} a person"
 
 
 def _plain(value: Decimal) -> str:

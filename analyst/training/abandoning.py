@@ -10,7 +10,7 @@ from analyst.training.progress import resumed
 from analyst.training.run import job_digest
 from analyst.training.stopping import Stopping, give_up, released_lines, tell_owed
 from policies.requests.request import Request
-from policies.units import MICRO
+from policies.units import MICRO, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def abandon(federation: Federation, job: Job, keep: Path) -> Abandoned | None:
 
 def show_abandoned(abandoned: Abandoned) -> str:
     """Return a run that was given up as text: what it cost, and what it gave back."""
-    lines = [f"run {abandoned.run} is given up after {abandoned.done} of {abandoned.steps} steps"]
+    lines = [f"run {abandoned.run} is given up after {abandoned.done} of {counted(abandoned.steps, 'step')}"]
     if abandoned.rho is not None:
         more = f"; rho {abandoned.under_way:g} more where the step under way was charged" if abandoned.under_way else ""
         lines.append(f"charged: rho {abandoned.rho:g} to each person{more}")

@@ -13,7 +13,7 @@ from policies.budget.accountant import epsilon_of, micro_rho_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.standing import Standing, scarcest
 from policies.requests.tables import Table
-from policies.units import MAX_STEPS, MICRO
+from policies.units import MAX_STEPS, MICRO, counted
 
 _ROUNDED = 250_000  # by less than one in so many a silo charges less, as variances are rounded up
 _DIGITS = 3  # of an epsilon that is proposed
@@ -50,9 +50,7 @@ class Affordable:
         """What fits, in words; empty where the job does."""
         if self.rounds is None:
             return ""
-        said = [
-            f"it could have {self.rounds} round{'s' if self.rounds != 1 else ''}" if self.rounds else "it buys no round"
-        ]
+        said = [f"it could have {counted(self.rounds, 'round')}" if self.rounds else "it buys no round"]
         if self.least_epsilon is not None and self.most_epsilon is not None:
             said.append(f"{self.planned} take an epsilon from {self.least_epsilon:g} to {self.most_epsilon:g}")
         return "; ".join(said)

@@ -47,7 +47,7 @@ from policies.requests.metrics import METRICS, MOST_ERROR, MOST_LOSS, OF_PREDICT
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
-from policies.units import MICRO, SEND_S, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S, counted
 
 _NOISY: tuple[MetricName, ...] = ("accuracy", "auc", "brier", "log-loss", "mae", "r2", "rmse")
 
@@ -96,6 +96,9 @@ def evaluation_of(
     """
     first = entry.first()
     step = first.plan.training
+    entry.check_model()
+    if entry.goes_on_as is not None:
+        raise AnalystError(f"the run {entry.name[:12]} {entry.state}", "name that run")
     if step is None or entry.position is None:
         raise AnalystError(f"the run {entry.name[:12]} has no model that is judged", "train it to its end")
     name = table or first.table.name
@@ -273,7 +276,8 @@ def _notes(plan: Evaluation, opened: Opened) -> Iterator[str]:
         if "squared" in opened.values or "absolute" in opened.values:
             yield "a prediction beyond the label's bounds counts as their end"
     if "outside" in opened.values and (outside := opened.one("outside")):
-        yield f"{outside:g} rows are further off than {MOST_ERROR:g} half ranges of the label, and count as that"
+        far = f"further off than {MOST_ERROR:g} half ranges of the label"
+        yield f"of {counted(outside, 'row')} the prediction is {far}, and counts as that"
 
 
 def to_dict(found: Evaluated) -> dict[str, object]:
@@ -300,10 +304,10 @@ def to_csv(found: Evaluated) -> str:
 def show_evaluation(found: Evaluated) -> Iterator[str]:
     """Yield an evaluation as lines of text."""
     yield f"run {found.run}: {found.model} in {found.table}, judged by {found.whose}"
-    yield f"{found.judged.rows:,.0f} rows of {', '.join(found.silos)}"
+    yield f"{counted(found.judged.rows, 'row')} of {', '.join(found.silos)}"
     yield from _metric_lines(found.judged)
     for silo, one in found.own.items():
-        yield f"{silo} alone: {one.rows:,.0f} rows"
+        yield f"{silo} alone: {counted(one.rows, 'row')}"
         yield from _metric_lines(one)
     if found.judged.calibration:
         yield "of rows with a score of about, so many came true:"

@@ -35,7 +35,7 @@ from policies.requests.noised_families import ROUNDS as NOISED_ROUNDS
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
-from policies.units import MAX_STEPS, Number
+from policies.units import MAX_STEPS, Number, counted
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
 SILOS_ALONE = ("silos",)  # the recipients of a job that names none
@@ -156,7 +156,7 @@ class Job(BaseModel):
         if (self.release == "private") != (metric.epsilon is not None):
             raise ValueError('metric.epsilon is its price with release = "private"; with "exact" it has none')
         if metric.every > self.planned:
-            raise ValueError(f"metric.every is {metric.every}, of a run of {self.planned} rounds")
+            raise ValueError(f"metric.every is {metric.every}, of a run of {counted(self.planned, 'round')}")
 
     def _check_noised(self) -> Self:
         if self.model not in NOISED:
@@ -286,8 +286,10 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
         key = "rounds" if job.is_noised_family else "steps"
         hints.append(f"it buys {could.rounds} at most: {key} = {could.rounds}")
     if could.least_epsilon is not None:
-        hints.append(f"{job.planned} rounds cost epsilon {could.least_epsilon:g} or more")
-    raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")
+        hints.append(f"{counted(job.planned, 'round')} cost epsilon {could.least_epsilon:g} or more")
+    raise AnalystError(
+        f"epsilon {epsilon:g} is too little for {counted(job.planned, 'round')}", "; ".join(hints) or "take fewer"
+    )
 
 
 def step_of(job: Job, least_cohort: int) -> AnyComputation:
@@ -328,7 +330,8 @@ def _options(job: Job) -> dict[str, str]:
 
 def _family_step(job: Job, least_cohort: int) -> NoisedStep | ExactStep:
     options = _options(job)
-    if job.is_exact_family and "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says
+    shape = SHAPES[job.model]
+    if job.is_exact_family and "min_cohort" in shape.options and shape.has_groups(options):  # as the strictest policy
         options.setdefault("min_cohort", str(least_cohort))
     return (ExactStep if job.is_exact_family else NoisedStep)(
         run=token(16),

@@ -91,6 +91,7 @@ def check_left(federation: Federation, entry: RunEntry, job: Job, before: list[L
 def look_at(federation: Federation, entry: RunEntry, job: Job, before: list[Look], deadline: int = WAIT_S) -> Look:
     """Look at a model once; what fails is in the look. Raises AnalystError before anything is asked."""
     watch, _ = sections_of(job)
+    entry.check_model()
     check_left(federation, entry, job, before)
     if entry.position is None:
         raise AnalystError(f"the run {entry.name[:12]} has no model", "train it to its end")

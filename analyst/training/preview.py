@@ -36,7 +36,7 @@ from policies.requests.request import Request
 from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.terms import terms_of
 from policies.requests.training import START, TrainingStep
-from policies.units import MICRO, SEND_S, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S, counted
 
 S = TypeVar("S", bound=TrainingStep)
 _SIGNATURE = bytes(64)
@@ -294,7 +294,7 @@ def _left_after(one: RunAtSilo) -> str:
         return "it does not say what is left"
     whose = f"{rest[1].window} for {rest[1].purpose}" if rest[1].purpose else rest[1].window
     if one.covered is not None:
-        return f"rho {one.rho_left:.4g} is left ({whose}), which covers {one.covered} rounds"
+        return f"rho {one.rho_left:.4g} is left ({whose}), which covers {counted(one.covered, 'round')}"
     return f"rho {one.rho_left:.4g} is left ({whose}), {one.rho_after:.4g} after it"
 
 

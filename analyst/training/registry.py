@@ -16,8 +16,8 @@ from crypto.rounds.messages import RunEnd
 from crypto.rounds.opening import CheckedReport
 from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from federation.files import replace_file
-from policies.models.card import Figure
-from policies.models.record import RunRecord, recorded, run_named, standing_of
+from policies.models.card import Figure, Price
+from policies.models.record import RunRecord, recorded, run_named, standing_of, without_model
 from policies.models.released import ReleasedModel
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
@@ -73,6 +73,19 @@ class RunEntry(Message):
     def state(self) -> str:
         """Where the run stands, in words."""
         return standing_of(self.goes_on_as, self.ended if self.is_finished else None, is_over=self.is_finished)
+
+    @property
+    def price(self) -> Price | None:
+        """What it cost one person, once it is finished; None without noise."""
+        if self.rho is None or self.epsilon is None:
+            return None
+        return Price(self.rho, self.epsilon, self.delta)
+
+    def check_model(self) -> None:
+        """Raise AnalystError where the run ended without a model."""
+        remedy = without_model(self.ended) if self.is_finished else None
+        if remedy is not None:
+            raise AnalystError(f"the run {self.name[:12]} ended without a model ({self.ended})", remedy)
 
     def first(self) -> Request:
         """Return the run's first request; raises CryptoError."""

@@ -15,6 +15,7 @@ from federation.errors import FederationError
 from policies.models.released import ReleasedModel, sealing_context
 from policies.requests.request import Request, job_of
 from policies.requests.sending import learned_s
+from policies.units import counted
 
 REFUSED = (
     'silos release a model where disclosure.release has "model-to-analyst" still; it stays at the silos, and the same'
@@ -56,4 +57,6 @@ def fetch_model(federation: Federation, request: Request, name: bytes) -> Releas
         if len(signers) >= needed:
             return model
     most = max(map(len, found.values()), default=0)
-    raise AnalystError(f"{most} silos released the same model, {needed} of {len(request.silos)} must", REFUSED)
+    raise AnalystError(
+        f"{counted(most, 'silo')} released the same model, {needed} of {len(request.silos)} must", REFUSED
+    )

@@ -22,7 +22,9 @@ from analyst.training.patience import MOST_WORDS, MetricSoFar
 from analyst.training.progress import Progress, write
 from analyst.training.registry import Registry, RunEntry
 from crypto.wire import digest_of
+from policies.models.record import without_model
 from policies.requests.request import Request
+from policies.units import counted
 
 _AWAITED = "APPROVAL_AWAITED"
 _ONCE = frozenset({SPENT, "REQUEST_EXPIRED"})  # denials of a request that may have been answered before
@@ -60,7 +62,7 @@ def metric_request(federation: Federation, job: Job, first: Request, position: b
         return request
     each = request.micro_rho // times
     if each < 1:
-        hint = f"name a larger [metric] epsilon, or ask for it after every {job.planned} rounds"
+        hint = f"name a larger [metric] epsilon, or ask for it after every {counted(job.planned, 'round')}"
         raise AnalystError(f"epsilon {of.epsilon} of [metric] buys nothing {times} times", hint)
     return request.model_copy(update={"micro_rho": each})
 
@@ -75,6 +77,8 @@ def metric_after(
     """
     of, so_far = job.metric, state.metric or MetricSoFar()
     if of is None or state.done % of.every or so_far.done >= state.done or so_far.refused:
+        return state, {}
+    if without_model(state.ended) is not None:  # there is none to judge
         return state, {}
     value = None
     try:

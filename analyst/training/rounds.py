@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies.units import counted
+
 
 @dataclass(frozen=True, slots=True)
 class RoundDone:
@@ -22,7 +24,7 @@ class RoundDone:
     @property
     def in_words(self) -> str:
         """One line, as `consilo train` prints it."""
-        silos = f"{len(self.survivors)} of {self.asked} silos"
+        silos = f"{len(self.survivors)} of {counted(self.asked, 'silo')}"
         figures = "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
         return f"round {self.number} of {self.planned}: {self.seconds:.1f} s, {silos}{figures}"
 

@@ -10,20 +10,18 @@ way, by whose hash its report is found. docs/protocol.md section 11.
         training = train(federation, read_job(Path("job.toml")))
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
-from types import MappingProxyType
 
 from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
-from analyst.training.auditing import Audited, audit, gaps_of, lines_of
+from analyst.training.auditing import Audited, audit, gaps_of
 from analyst.training.beside import beside, check_beside
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
@@ -34,39 +32,14 @@ from analyst.training.released import taken
 from analyst.training.round_metric import metric_after
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
-from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
+from analyst.training.stopping import Stopping, end, give_up, tell_owed
 from crypto.rounds.messages import RunEnd
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
+from policies.models.record import without_model
 from policies.requests.request import Request
-from policies.requests.training import START
-from policies.units import MICRO, SEND_S, WAIT_S
-
-# What an analyst is told at the end of a run; the silos' owners see more.
-ENDS: Mapping[RunEnd, str] = MappingProxyType(
-    {
-        "complete": "complete: another step would change nothing that can be told",
-        "no-maximum": "no maximum: a feature tells the labels apart, or who has the event first, or a label is the same"
-        " in all rows, so weights would grow without end; the owners see which with `consilo-silo models`: leave it"
-        " out, or merge its values",
-        "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
-        " features and labels, or ask with another label",
-        "abandoned": "over: it was given up, or lay for more than 30 days, so no silo takes a further step of it",
-        "patience": "ended by patience: the metric of the job grew no better, and the model of the last round stands",
-        "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
-        " curves min_cohort persons; take fewer features, or ask more silos",
-    }
-)
-
-# The same of a run by descent, which has a rate, and of one with noise, which is judged from opened sums alone.
-DESCENT_ENDS: Mapping[RunEnd, str] = MappingProxyType(
-    {
-        "diverged": "stopped: the weights grew without end, and the last good model stands; ask with a smaller {rate},"
-        " with more {rounds} to arrive where it went",
-        "too-few-rows": "too few persons for this price: what was counted is not above its noise, or the noise is not"
-        " small beside what the features tell apart; ask more silos, take fewer features, or a larger epsilon",
-    }
-)
+from policies.requests.training import START, TrainingStep
+from policies.units import MICRO, SEND_S, WAIT_S, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,104 +90,155 @@ def train(
     tell_owed(federation, keep)
     state = resumed(keep, digest)
     goes_on = state is not None
-    state = state or begun(federation, job, digest)
-    request = waiting(Request.decode(state.first), deadline, send_deadline)
-    step = request.plan.training
-    if step is None:
-        raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
-    write(keep, state)
-    registry = Registry(federation.config.path.parent)
-    registry.begin(request, step, federation.now())
-    answered_in, rounds = dict.fromkeys(request.silos, 0), list[RoundDone]()
-    if state.done:  # the last call may have been interrupted before the metric of its last round
-        state, _ = metric_after(federation, job, step.run, state, keep)
-    while state.done < step.steps and state.ended is None:
-        if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
-            state = _heard(state, learned(federation, state))
-            if state.ended is not None:
-                continue
-        began = perf_counter()
-        following = step.model_copy(update={"step": state.done, "after": state.after})
-        request, answer = answered(federation, state, keep, partial(federation.renew, request, following), sleep)
-        if not isinstance(answer, bytes):
-            try:
-                state = after_failure(federation, state, request, answer.message, keep)
-            except StuckError:
-                if not goes_on or rounds:
-                    raise
-                return train(federation, job, progress, keep, deadline, tell, sleep, send_deadline)  # anew
-            request = waiting(Request.decode(state.first), deadline, send_deadline)
-            step = request.plan.training or step
-            continue
-        checked = federation.check(request, answer)
-        registry.learned(request, request.plan.training or step, checked, federation.now())
-        for silo in checked.survivors:
-            answered_in[silo] += 1
-        state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        state = _heard(state, learned(federation, state))
+    run = _Run(federation, job, keep, (deadline, send_deadline), state or begun(federation, job, digest))
+
+    def told(done: RoundDone) -> None:
+        tell(done)
+        progress(done.number)
+
+    try:
+        run.take_steps(told, sleep)
+    except StuckError:
+        if not goes_on or run.rounds:
+            raise
+        return train(federation, job, progress, keep, deadline, tell, sleep, send_deadline)  # anew: the file is removed
+    return run.finish()
+
+
+class _Run:
+    """A run under way: its progress, the request of its last step, and what its rounds of this call were."""
+
+    def __init__(
+        self, federation: Federation, job: Job, keep: Path | None, waits: tuple[int, int], state: Progress
+    ) -> None:
+        """Note the run's entry in the registry; raises AnalystError if its file is not of a run.
+
+        `waits` are the seconds of each step for the silos' computing, and for each to send a long vector.
+        """
+        self._federation, self._job, self._keep, self._waits = federation, job, keep, waits
+        self._state = state
+        self._request, self._step = self._first()
         write(keep, state)
-        state, figures = metric_after(federation, job, step.run, state, keep)
-        took = perf_counter() - began
-        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos), figures))
-        tell(rounds[-1])
-        progress(state.done)
-    if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
-        state = _heard(state, _told(federation, state, keep))
-    is_private = step.release == "private"
-    over = give_up if state.ended == "patience" else end
-    stopping = over(federation, request, state.after, keep) if state.ended is not None and is_private else None
-    audited, why_no_audit = _audited(federation, job, state, deadline)
-    model = None if step.released_to is None else taken(federation, request, state.after)
-    if not isinstance(model, str) and (stopping is None or stopping.is_settled):
-        forget(keep)
-    rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
-    so_far = state.metric or MetricSoFar()
-    unbegun = (step.steps - state.done) * request.micro_rho / MICRO
-    training = Training(
-        run=step.run.hex(),
-        steps=state.done,
-        lost=state.lost,
-        holders=state.holders,
-        answered=answered_in,
-        rho=rho,
-        epsilon=None if rho is None else epsilon_of(rho, state.price_delta),
-        delta=state.delta,
-        assumptions=(
-            "without noise: nothing is promised against those who compare models"
-            if rho is None
-            else f"one person is known to at most {request.table.max_silos} silos",
-        ),
-        ended=state.ended,
-        rounds=tuple(rounds),
-        reserved=step.steps * request.micro_rho / MICRO if is_private else None,
-        released=None if stopping is None else unbegun,
-        stopping=stopping,
-        has_model=None if model is None else not isinstance(model, str),
-        why_no_model=model if isinstance(model, str) else "",
-        metric_rho=so_far.rho or None,
-        why_no_metric=so_far.refused,
-        audited=audited,
-        why_no_audit=why_no_audit,
-    )
-    registry.finish(
-        step.run,
-        federation.now(),
-        model,
-        done=state.done,
-        lost=state.lost,
-        holders=training.holders,
-        ended=state.ended,
-        rho=rho,
-        epsilon=training.epsilon,
-        delta=training.delta,
-        audit=() if audited is None else gaps_of(audited),
-    )
-    return training
+        self._registry = Registry(federation.config.path.parent)
+        self._registry.begin(self._request, self._step, federation.now())
+        self._answered = dict.fromkeys(self._request.silos, 0)
+        self.rounds = list[RoundDone]()
+
+    def _first(self) -> tuple[Request, TrainingStep]:
+        """Return the first request of the run as its progress has it, and its step."""
+        request = waiting(Request.decode(self._state.first), *self._waits)
+        step = request.plan.training
+        if step is None:
+            raise AnalystError(f"{self._keep} is not of a training run", "remove it to begin a new run")
+        return request, step
+
+    def take_steps(self, tell: Callable[[RoundDone], None], sleep: Sleep) -> None:
+        """Ask for every step that is to come, to the run's end; raises as `train`."""
+        if self._state.done:  # the last call may have been interrupted before the metric of its last round
+            self._ask_metric()
+        while self._state.done < self._step.steps and self._state.ended is None:
+            state = self._state
+            if state.done and len(state.holders) < len(self._request.silos):  # for silos that are back
+                self._state = state = _heard(state, learned(self._federation, state))
+                if state.ended is not None:
+                    continue
+            began = perf_counter()
+            following = self._request.plan.model_copy(update={"step": state.done, "after": state.after})
+            renewed = partial(self._federation.renew, self._request, following)
+            self._request, answer = answered(self._federation, state, self._keep, renewed, sleep)
+            if isinstance(answer, bytes):
+                tell(self._take(answer, began))
+            else:
+                self._state = after_failure(self._federation, state, self._request, answer.message, self._keep)
+                self._request, self._step = self._first()
+
+    def _take(self, report: bytes, began: float) -> RoundDone:
+        """Take the report of a step, and ask for the metric that is due; return what the round was."""
+        checked = self._federation.check(self._request, report)
+        step = self._request.plan.training or self._step
+        self._registry.learned(self._request, step, checked, self._federation.now())
+        for silo in checked.survivors:
+            self._answered[silo] += 1
+        done = self._state.done + 1
+        state = self._state.model_copy(update={"done": done, "after": checked.name, "under_way": b""})
+        self._state = _heard(state, learned(self._federation, state))
+        write(self._keep, self._state)
+        figures = self._ask_metric()
+        took, asked = perf_counter() - began, len(self._request.silos)
+        self.rounds.append(RoundDone(done, self._step.steps, took, checked.survivors, asked, figures))
+        return self.rounds[-1]
+
+    def _ask_metric(self) -> Mapping[str, float]:
+        self._state, figures = metric_after(self._federation, self._job, self._step.run, self._state, self._keep)
+        return figures
+
+    def finish(self) -> Training:
+        """Give back what a private run has not used, audit its model, take it if it was released, and note the end."""
+        federation, job, keep, request = self._federation, self._job, self._keep, self._request
+        if not self._state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
+            self._state = _heard(self._state, _told(federation, self._state, keep))
+        state, step = self._state, self._step
+        over = give_up if state.ended == "patience" else end
+        is_early = state.ended is not None and step.release == "private"
+        stopping = over(federation, request, state.after, keep) if is_early else None
+        audited, why_no_audit = _audited(federation, job, state, self._waits[0])
+        model = None if step.released_to is None else taken(federation, request, state.after)
+        if not isinstance(model, str) and (stopping is None or stopping.is_settled):
+            forget(keep)
+        training = replace(
+            self._training(stopping),
+            has_model=None if model is None else not isinstance(model, str),
+            why_no_model=model if isinstance(model, str) else "",
+            audited=audited,
+            why_no_audit=why_no_audit,
+        )
+        self._registry.finish(
+            step.run,
+            federation.now(),
+            model,
+            done=state.done,
+            lost=state.lost,
+            holders=training.holders,
+            ended=state.ended,
+            rho=training.rho,
+            epsilon=training.epsilon,
+            delta=training.delta,
+            audit=() if audited is None else gaps_of(audited),
+        )
+        return training
+
+    def _training(self, stopping: Stopping | None) -> Training:
+        """Return the run with its cost, without what comes of its model."""
+        state, step, is_private = self._state, self._step, self._step.release == "private"
+        price, so_far = self._request.micro_rho / MICRO, state.metric or MetricSoFar()
+        rho = (state.done + state.lost) * price if is_private else None
+        return Training(
+            run=step.run.hex(),
+            steps=state.done,
+            lost=state.lost,
+            holders=state.holders,
+            answered=self._answered,
+            rho=rho,
+            epsilon=None if rho is None else epsilon_of(rho, state.price_delta),
+            delta=state.delta,
+            assumptions=(
+                "without noise: nothing is promised against those who compare models"
+                if rho is None
+                else f"one person is known to at most {counted(self._request.table.max_silos, 'silo')}",
+            ),
+            ended=state.ended,
+            rounds=tuple(self.rounds),
+            reserved=step.steps * price if is_private else None,
+            released=None if stopping is None else (step.steps - state.done) * price,
+            stopping=stopping,
+            metric_rho=so_far.rho or None,
+            why_no_metric=so_far.refused,
+        )
 
 
 def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -> tuple[Audited | None, str]:
     """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
-    if job.audit is None or state.ended in ("no-maximum", "too-few-rows", "abandoned"):
+    if job.audit is None or state.ended == "abandoned" or without_model(state.ended) is not None:
         return None, ""
     try:
         return audit(federation, job, Request.decode(state.first), state.after, deadline), ""
@@ -270,86 +294,3 @@ def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
 def job_digest(job: Job) -> bytes:
     """Return the SHA-256 of a job, which the file of its interrupted run names."""
     return sha256(job.model_dump_json().encode()).digest()
-
-
-def to_json(training: Training) -> str:
-    """Return a finished run as JSON."""
-    return json.dumps(
-        {
-            "run": training.run,
-            "steps": training.steps,
-            "lost": training.lost,
-            "holders": list(training.holders),
-            "answered": training.answered,
-            "rho": training.rho,
-            "epsilon": training.epsilon,
-            "delta": training.delta,
-            "ended": training.ended,
-            "rounds": [one.to_dict() for one in training.rounds],
-            "reserved": training.reserved,
-            "released": training.released,
-            "released_at": None if training.stopping is None else list(training.stopping.released),
-            "has_model": training.has_model,
-            "why_no_model": training.why_no_model or None,
-            "audit": [] if training.audited is None else [one.model_dump() for one in gaps_of(training.audited)],
-            "why_no_audit": training.why_no_audit or None,
-            "metric_rho": training.metric_rho,
-            "why_no_metric": training.why_no_metric,
-            "assumptions": list(training.assumptions),
-        },
-        indent=2,
-    )
-
-
-def _why(ended: RunEnd, job: Job) -> str:
-    """Return why a run is at its end, with what to do about it."""
-    if job.is_exact_family or ended not in DESCENT_ENDS:
-        return ENDS[ended]
-    rate, rounds = ("options.rate", "rounds") if job.is_noised_family else ("learning_rate", "steps")
-    return DESCENT_ENDS[ended].format(rate=rate, rounds=rounds)
-
-
-def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
-    """Return a finished run as text: its cost, its silos, and the silos with the model."""
-    what = job.model.replace("-", " ") + ("" if job.label is None else f" of {job.label}")
-    lines = [f"run {training.run}: {training.steps} steps of {what}"]
-    lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
-    if training.ended is not None:
-        lines.append(_why(training.ended, job))
-    elif job.is_exact_family:
-        lines.append(
-            f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
-        )
-    if training.has_model:
-        lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
-    elif training.has_model is not None:
-        lines.append(f"the model was not released to you: {training.why_no_model}")
-    if training.why_no_metric:
-        lines.append(f"its metric was not told, and the run went on without: {training.why_no_metric}")
-    if training.audited is not None:
-        lines += lines_of(training.audited, job.audit.limit if job.audit is not None else None)
-    elif training.why_no_audit:
-        lines.append(f"the model was not audited: {training.why_no_audit}; try again with: consilo watch JOB --once")
-    elsewhere = "" if training.has_model else ", and nowhere else"
-    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
-    lines += [
-        f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
-    ]
-    if training.epsilon is not None and training.rho is not None:
-        cost = f"epsilon {training.epsilon:.2f} at delta {training.delta:g} (rho {training.rho:g})"
-        lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
-        if training.metric_rho is not None:
-            lines.append(f"its metrics cost rho {training.metric_rho:g} to each person beside")
-        if training.lost:
-            lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
-        lines += _reserved_lines(training)
-    else:
-        lines.append(training.assumptions[0])
-    return "\n".join(lines)
-
-
-def _reserved_lines(training: Training) -> Iterator[str]:
-    """Yield what was reserved ahead for the run, what of it was charged, and what was given back."""
-    yield f"reserved ahead, before the first step: rho {training.reserved:g}"
-    if training.stopping is not None:
-        yield from released_lines(training.released or 0.0, training.stopping)

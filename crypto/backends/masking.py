@@ -117,18 +117,20 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        words = self.ring.zeros(self.shape.length)
-        for index, (into, chunk) in enumerate(zip(_cut(words), only_column(self, sums), strict=True)):
-            into[:] = self._summed(index, chunk)
+        words = self._reduced(only_column(self, sums))
         apply_masks(words, self.ring, added_seeds, subtracted_seeds)
-        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+        return Opened(self.shape.check_sum(self.ring.signed(words)).astype(np.int64, copy=False))
 
-    def _summed(self, index: int, chunk: bytes) -> Words:
-        if not self.shape.is_long:
-            return self.ring.unpack(chunk, self.shape.values(index))
-        entries = self.unreduced.read(index, chunk)
-        self.unreduced.check(index, entries, self.shape.silos)
-        return self.unreduced.reduced(entries)
+    def _reduced(self, chunks: Sequence[bytes]) -> Words:
+        words, how, start = np.empty(self.shape.length, self.ring.dtype), self.unreduced, 0
+        for index, chunk in enumerate(chunks):
+            part = words[start : start + self.shape.values(index)]
+            if self.shape.is_long:
+                how.reduced(index, chunk, part)
+            else:
+                part[:] = self.ring.unpack(chunk, self.shape.values(index))
+            start += part.size
+        return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Sums of ring words that are not reduced modulo 2^bits: those of a long round in the backend `masking`.
 
 An entry of such a sum is a whole number, the sum of one word of at most 32 bits of each contribution. A word of 64 bits
-counts as two, its low and its high half: a chunk then has a run of the low halves, and after it one of the high. So the
-sum of n contributions is below n * 2^32 in every entry, and what is said of whole numbers can be said of it:
-`crypto.rounds.products`. docs/protocol.md sections 2.7 and 7.5.
+counts as two, its low and its high half: a chunk then has an entry for each low half, and after these one for each high
+half. So the sum of n contributions is below n * 2^32 in every entry, and what is said of whole numbers can be said of
+it: `crypto.rounds.products`. A chunk has the low 32 bits of its entries, and after these what they have above, in a
+byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.5.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from crypto.errors import ProtocolError, RangeError
 from crypto.ring import Ring, Words
 
 HALF_BITS = 32  # of a word of 64 bits
+BLOCK = 16_384  # entries: 128 KiB, stays in the second-level cache
+_LOW = np.dtype("<u4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,10 @@ class Unreduced:
         return 1 if self.ring.bits <= HALF_BITS else 2
 
     @property
-    def dtype(self) -> "np.dtype[Any]":
-        return np.dtype("<u4" if self.shape.silos << self.bits <= 1 << 32 else "<u8")
+    def above(self) -> "np.dtype[Any] | None":
+        """The words of what an entry has above its low 32 bits; None where none can have anything."""
+        wide = (self.shape.silos << self.bits) - 1 >> HALF_BITS
+        return None if not wide else np.dtype("u1" if wide < 1 << 8 else "<u2")
 
     def most(self, silos: int) -> int:
         """Return the greatest entry of a sum of so many contributions."""
@@ -48,58 +54,88 @@ class Unreduced:
         return self.runs * self.shape.values(index)
 
     def chunk_bytes(self, index: int) -> int:
-        return int(self.dtype.itemsize) * self.entries(index)
+        above = self.above
+        return (_LOW.itemsize + (0 if above is None else above.itemsize)) * self.entries(index)
 
     def of_words(self, words: Words) -> Words:
         """Return the entries of a sum of one contribution alone, of a chunk of its words."""
         return np.concatenate(halves(words)) if self.runs == 2 else words
 
     def read(self, index: int, chunk: bytes | memoryview) -> Words:
-        """Return the entries of a chunk of a sum; raises WireError on a wrong size."""
-        check_size(chunk, self.chunk_bytes(index), index)
-        return np.frombuffer(chunk, self.dtype)
+        """Return the entries of a chunk of a sum, in words of 64 bits; raises WireError on a wrong size."""
+        return np.concatenate([block.copy() for block in self.blocks(index, chunk)])
+
+    def blocks(self, index: int, chunk: bytes | memoryview) -> Iterator[Words]:
+        """Yield the entries of a chunk in blocks, each of which is overwritten by the next; raises WireError."""
+        low, above = self._parts(index, chunk)
+        entries, high = np.empty(min(BLOCK, low.size), np.uint64), np.empty(min(BLOCK, low.size), np.uint64)
+        for start in range(0, low.size, BLOCK):
+            block = entries[: low.size - start]
+            np.copyto(block, low[start : start + BLOCK])
+            if above is not None:
+                np.copyto(high[: block.size], above[start : start + BLOCK])
+                np.left_shift(high[: block.size], HALF_BITS, out=high[: block.size])
+                np.bitwise_or(block, high[: block.size], out=block)
+            yield block
 
     def check(self, index: int, entries: Words, silos: int) -> None:
         """Raise RangeError if an entry is larger than that of a sum of so many contributions."""
         if int(entries.max()) > self.most(silos):
             raise RangeError(f"chunk {index} of the sum has an entry above {self.most(silos)}: it was altered")
 
-    def reduced(self, entries: Words) -> Words:
-        """Return the words of the ring that the entries of a chunk are the sums of, in memory of their own."""
+    def reduced(self, index: int, chunk: bytes | memoryview, words: Words) -> None:
+        """Write the words of the ring that a chunk is the sum of over `words`; raises WireError on a wrong size."""
+        low, above = self._parts(index, chunk)
         if self.runs == 1:
-            return self.ring.reduce(entries.astype(self.ring.dtype))
-        low, high = np.split(entries.astype(np.uint64), 2)
-        high <<= np.uint64(HALF_BITS)
-        high += low
-        return high
+            np.copyto(words, low)
+            self.ring.reduce(words)
+            return
+        first, second = np.split(low, 2)
+        np.copyto(words, second)
+        if above is not None:
+            words += np.split(above, 2)[0]  # what the low halves carry
+        words <<= np.uint64(HALF_BITS)
+        words |= first
+
+    def _parts(self, index: int, chunk: bytes | memoryview) -> tuple[Words, Words | None]:
+        check_size(chunk, self.chunk_bytes(index), index)
+        count, above = self.entries(index), self.above
+        low = np.frombuffer(chunk, _LOW, count)
+        return low, None if above is None else np.frombuffer(chunk, above, count, count * _LOW.itemsize)
 
 
 class UnreducedSum:
     """An accumulator of ring words whose sum is not reduced."""
 
-    __slots__ = ("_added", "_how", "_sums")
+    __slots__ = ("_above", "_added", "_how", "_low")
 
     def __init__(self, how: Unreduced) -> None:
-        self._how, self._sums = how, dict[int, Words]()
+        self._how, self._low, self._above = how, dict[int, Words](), dict[int, Words]()
         self._added = [0] * how.shape.chunks
 
     def check(self, index: int, chunk: bytes) -> None:
         check_words(self._how.ring, self._how.shape.values(index), index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
-        words = self._words(index, chunk)
-        if self._added[index] == self._how.shape.silos:
-            raise ProtocolError(f"more than {self._how.shape.silos} contributions to chunk {index}")
-        total = self._sums.setdefault(index, np.zeros(self._how.entries(index), self._how.dtype))
-        if self._how.runs == 1:
-            np.add(total, words, out=total)
-        else:
-            for run, half in zip(np.split(total, 2), halves(words), strict=True):
-                np.add(run, half, out=run)
+        words, how = self._words(index, chunk), self._how
+        if self._added[index] == how.shape.silos:
+            raise ProtocolError(f"more than {how.shape.silos} contributions to chunk {index}")
+        if index not in self._low:
+            self._low[index] = np.zeros(how.entries(index), _LOW)
+            if how.above is not None:
+                self._above[index] = np.zeros(how.entries(index), how.above)
+        low, above, start = self._low[index], self._above.get(index), 0
+        for part in halves(words) if how.runs == 2 else (words,):
+            run = low[start : start + part.size]
+            np.add(run, part, out=run)
+            if above is not None:
+                above[start : start + part.size] += run < part  # it has wrapped
+            start += part.size
         self._added[index] += 1
 
     def chunk(self, index: int) -> bytes:
-        return self._sums[index].tobytes()
+        above = self._above.get(index)
+        return self._low[index].tobytes() + (b"" if above is None else above.tobytes())
 
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from crypto.backends.masking import MaskingScheme
 from crypto.backends.scheme import Scheme
+from crypto.backends.unreduced import BLOCK
 from crypto.errors import ProtocolError
 from crypto.keys import derive
 from crypto.ring import Words
@@ -28,7 +29,6 @@ from crypto.wire import Signed, digest_of
 
 WORD_BITS = 64
 ERROR_LOG2 = 40  # a wrong sum passes with a probability of at most 2^-40
-BLOCK = 16_384  # coefficients: 128 KiB, stays in the second-level cache with the entries
 _AES_BYTES, _WORD_BYTES = 16, 8
 _ZEROS = memoryview(bytes(_WORD_BYTES * BLOCK))
 
@@ -50,8 +50,10 @@ class InnerProducts:
     def add(self, entries: Words) -> None:
         """Go on with the next entries, in words of 32 or 64 bits."""
         for start in range(0, entries.size, BLOCK):
-            block = self._block[: entries.size - start]
-            np.copyto(block, entries[start : start + BLOCK])  # those of received bytes are not aligned
+            block = entries[start : start + BLOCK]
+            if block.dtype != np.uint64 or not block.flags.aligned:  # those of received bytes are not
+                np.copyto(self._block[: block.size], block)
+                block = self._block[: block.size]
             self._fill(1, block.size)
             first, second = self._coefficients[: block.size], self._coefficients[1 : 1 + block.size]
             found = int(np.einsum("i,i", block, first)), int(np.einsum("i,i", block, second))  # modulo 2^64

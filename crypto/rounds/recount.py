@@ -9,7 +9,6 @@ docs/protocol.md sections 7.4 and 7.5; section 8, rows G9 and G10.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from blake3 import blake3
 
 from crypto.backends.masking import MaskingScheme
@@ -91,17 +90,18 @@ def check_products(checked: CheckedReport, scheme: MaskingScheme, proof: Proof, 
     `evidence` has the contributions of `proof.whole`, whose products are computed here.
     """
     left = [silo for silo in checked.survivors if silo not in proof.whole]
-    found, start = coefficients_of(proof.challenge), 0
+    found, how, start = coefficients_of(proof.challenge), scheme.unreduced, 0
     for index in range(scheme.shape.chunks):
-        size = scheme.sum_bytes(index)
-        entries = scheme.unreduced.read(index, checked.stored.blinded_sum[start : start + size])
-        scheme.unreduced.check(index, entries, len(checked.survivors))
-        start += size
-        if proof.whole:
-            entries = entries.astype(np.uint64)  # less those of the contributions, modulo 2^64
-            for chunk in signed_chunks(checked, proof.whole, index, evidence(index)):
-                entries -= scheme.unreduced.of_words(scheme.words(index, chunk))
-        found.add(entries)
+        chunk, at = checked.stored.blinded_sum[start : start + how.chunk_bytes(index)], 0
+        start += len(chunk)
+        fetched = signed_chunks(checked, proof.whole, index, evidence(index)) if proof.whole else ()
+        own = [how.of_words(scheme.words(index, one)) for one in fetched]
+        for block in how.blocks(index, chunk):
+            how.check(index, block, len(checked.survivors))
+            for entries in own:
+                block -= entries[at : at + block.size]  # modulo 2^64
+            found.add(block)
+            at += block.size
     if found.values != added([proof.products[silo] for silo in left]):
         raise ProtocolError("the sum is wrong: its inner products are not the sums of those that the silos signed")
 

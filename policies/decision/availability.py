@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from policies.decision.case import Case
 from policies.decision.denial_codes import CLOCK_SKEW_S, deny
 from policies.requests.denials import Denial
-from policies.units import DAY_S, HOUR_S, MINUTE_S, Number
+from policies.units import DAY_S, HOUR_S, MINUTE_S, Number, counted
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -55,7 +55,7 @@ def pace(case: Case) -> Sequence[Denial]:
         reasons.append(deny("DAYS", "limits.days", message, "ask again on one of these days"))
     more = len(case.request.plan.alone)  # each statement is a request of the day
     if limits.requests_per_day is not None and asked_today + more > limits.requests_per_day:
-        message = f"you have asked {asked_today} requests today, {limits.requests_per_day} are answered"
+        message = f"you have asked {counted(asked_today, 'request')} today, {limits.requests_per_day} are answered"
         message += f", and {more} more are asked at once" if more > 1 else ""
         reasons.append(deny("REQUESTS_PER_DAY", "limits.requests_per_day", message, "ask again tomorrow (UTC)"))
     return reasons

@@ -20,7 +20,7 @@ from policies.requests.denials import Denial
 from policies.requests.predicates import Compare, OneOf, Predicate
 from policies.requests.request import Request
 from policies.requests.runs import RunPart
-from policies.units import DAY_S, MAX_STEPS, MICRO
+from policies.units import DAY_S, MAX_STEPS, MICRO, counted
 
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
@@ -137,7 +137,7 @@ def price(case: Case) -> Sequence[Denial]:
         if whole > rules.run_micro:
             message = f"the run costs rho {whole / MICRO:g}, one run may cost {rules.run_micro / MICRO:g}"
             fits = max(0, rules.run_micro - spent.run) // cost
-            remedy = f"train with a smaller epsilon, or at most {fits} steps at this price of each"
+            remedy = f"train with a smaller epsilon, or at most {counted(fits, 'step')} at this price of each"
             if not fits:
                 remedy = "train with a smaller epsilon"
             reasons.append(deny("RHO_PER_RUN", "training.max_rho_per_run", message, remedy))
@@ -181,7 +181,7 @@ def _price_of(case: Case) -> RunPrice:
 def _of_steps(price: RunPrice) -> str:
     if not price.is_ahead:
         return ""
-    return f", whose {price.parts} steps cost rho {price.micro_rho / MICRO:g} and are reserved together"
+    return f", whose {counted(price.parts, 'step')} cost rho {price.micro_rho / MICRO:g} and are reserved together"
 
 
 def _too_small(case: Case, least: int) -> Iterator[Denial]:

@@ -9,7 +9,7 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 TO_ANALYST = "model-to-analyst"  # in disclosure.release: the analyst may have the model of a run that asked for it
 _RESULTS = {"query-result": "a query-result", "model": "a model", "metrics": "metrics of a model"}
@@ -50,7 +50,9 @@ def _others(case: Case, own: Sequence[str]) -> Iterator[Denial]:
     policy = case.policy
     others = len(set(case.request.silos) - set(own))
     if own and policy.silo.id not in own and others < (least := others_needed(policy)):
-        message = f"figures of {others} silos would follow from the common sum less those of {', '.join(own)}"
+        message = (
+            f"figures of {counted(others, 'silo')} would follow from the common sum less those of {', '.join(own)}"
+        )
         remedy = f"ask for those of fewer silos alone, so that {least} others are asked, or of all silos together"
         yield deny("RELEASE", "disclosure.min_silos", message, remedy)
 
@@ -151,14 +153,14 @@ def bounding(case: Case) -> Sequence[Denial]:
     unit, table = case.policy.privacy_unit, case.request.table
     reasons: list[Denial] = []
     if table.max_rows != unit.max_rows:
-        message = f"{table.max_rows} rows of one {unit.entity} asked, up to {unit.max_rows} enter a request"
+        message = f"{counted(table.max_rows, 'row')} of one {unit.entity} asked, up to {unit.max_rows} enter a request"
         reasons.append(deny("MAX_ROWS", "privacy_unit.max_rows", message, f"ask with max_rows = {unit.max_rows}"))
     if table.max_norm != unit.max_norm:
         asked, own = _norm(table.max_norm), _norm(unit.max_norm)
         message = f"{asked} for the rows of one {unit.entity} asked, the policy has {own}"
         reasons.append(deny("MAX_NORM", "privacy_unit.max_norm", message, f"ask with {own}"))
     if table.max_silos < unit.max_silos:
-        known = f"one {unit.entity} may be known to {unit.max_silos} silos"
+        known = f"one {unit.entity} may be known to {counted(unit.max_silos, 'silo')}"
         message = f"{known}, the request assumes {table.max_silos}"
         reasons.append(deny("MAX_SILOS", "privacy_unit.max_silos", message, f"ask with max_silos = {unit.max_silos}"))
     return reasons
@@ -181,7 +183,7 @@ def figures(case: Case) -> Sequence[Denial]:
         message = f"{len(plan.dimensions)} dimensions, at most {disclosure.max_dimensions} are allowed"
         reasons.append(deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns"))
     if groups > disclosure.max_groups:
-        message = f"{groups} groups, at most {disclosure.max_groups} are allowed"
+        message = f"{counted(groups, 'group')}, at most {disclosure.max_groups} are allowed"
         reasons.append(
             deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns, or by wider buckets")
         )
@@ -207,7 +209,7 @@ def training(case: Case) -> Sequence[Denial]:
     if step is None or limits is None:  # without a [training] section a step is refused as COMPUTATION_CLOSED
         return reasons
     if step.steps > limits.max_rounds:
-        message = f"a run of {step.steps} steps, at most {limits.max_rounds} are allowed"
+        message = f"a run of {counted(step.steps, 'step')}, at most {limits.max_rounds} are allowed"
         reasons.append(
             deny("MAX_ROUNDS", "training.max_rounds", message, f"ask with {step.rounds_key} = {limits.max_rounds}")
         )

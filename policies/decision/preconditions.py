@@ -68,7 +68,10 @@ def run_is_over(why: RunOver) -> Denial:
     return deny("RUN_OVER", "training", message, "begin a new run: its price is reserved anew")
 
 
-def wrong_position(message: str) -> Denial:
-    """Return the denial of a training step that is not the next one of its run at this silo."""
-    remedy = "give the same command again, which hands it the reports that it missed; or begin a new run"
-    return deny("RUN_POSITION", "training", message, remedy)
+def wrong_position(message: str, remedy: str = "") -> Denial:
+    """Return the denial of a training step that is not the next one of its run here, or of a model that is not judged.
+
+    Without a `remedy` it is that of a silo which missed reports.
+    """
+    missed = "give the same command again, which hands it the reports that it missed; or begin a new run"
+    return deny("RUN_POSITION", "training", message, remedy or missed)

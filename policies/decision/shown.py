@@ -20,7 +20,7 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.requests.request import Request, shared_by_run
 from policies.requests.tables import TableColumn
-from policies.units import MICRO, when
+from policies.units import MICRO, counted, when
 
 _DIGITS = 32  # hexadecimal ones of a fingerprint: 128 bits
 _FEW = 20  # values of a domain that is the policy's own, which the policy lists anyway
@@ -81,7 +81,8 @@ def _price(policy: Policy, request: Request, of_run: int) -> str:
     each = facts_of(request, policy.privacy_unit.max_silos).cost
     most = run_limit_of(policy, request)
     limit = "" if most is None else f", up to rho {_rho(most)} in all"
-    text += f", to each {entity}: {part.steps} steps at rho {_rho(each)}, signed with rho {_rho(request.micro_rho)}"
+    steps = counted(part.steps, "step")
+    text += f", to each {entity}: {steps} at rho {_rho(each)}, signed with rho {_rho(request.micro_rho)}"
     return f"{text}; steps that are repeated add to it{limit}"
 
 
@@ -115,7 +116,8 @@ def _value(value: object) -> str:
 
 def _definition(policy: Policy, request: Request) -> Iterator[Line]:
     table, unit = request.table, policy.privacy_unit
-    rows = f"up to {table.max_rows} rows of one {unit.entity}, who may be known to {table.max_silos} silos"
+    known = f"who may be known to {counted(table.max_silos, 'silo')}"
+    rows = f"up to {counted(table.max_rows, 'row')} of one {unit.entity}, {known}"
     yield "rows", f"{rows}; the policy says {unit.max_rows} and {unit.max_silos}"
     if table.max_norm is not None or unit.max_norm is not None:
         yield "norm", f"{_norm(request)}; the policy says {'none' if unit.max_norm is None else unit.max_norm}"
@@ -135,7 +137,9 @@ def _norm(request: Request) -> str:
         return f"{table.max_norm}, which bounds nothing in training"
     counts = dict.fromkeys(part.group_count(table) for part in request.plan.alone)
     said = (f"over {count:,} groups" if count > 1 else "without groups" for count in counts)
-    rows = (f"{over}, so up to {table.most_rows(count):,} rows" for count, over in zip(counts, said, strict=True))
+    rows = (
+        f"{over}, so up to {counted(table.most_rows(count), 'row')}" for count, over in zip(counts, said, strict=True)
+    )
     return f"{table.max_norm} {'; '.join(rows)}"
 
 

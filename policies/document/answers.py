@@ -15,14 +15,16 @@ from crypto.wire import Jurisdiction, Name
 from policies.budget.accountant import micro_rho_of
 from policies.document.drafted_roles import AUDIT, Opening
 from policies.document.purposes import Purpose
-from policies.document.section import COMPUTATION_NAMES, Label
+from policies.document.section import Label
 from policies.errors import PolicyError
-from policies.requests.computations import COMPUTATIONS
+from policies.requests.computations import COMPUTATIONS, OPENED
 from policies.requests.tables import check_norm
 from policies.units import MICRO
 
 DELTA = "1e-6"  # of a draft
 JUDGING = ("evaluation",)  # what a purpose allows beside the model of a job
+# What can be asked for; a policy may also name what no version can do yet.
+_DRAFTED = ("query", *sorted(OPENED - {"query"}))
 _BASES = tuple(get_args(Purpose.model_fields["legal_basis"].annotation))
 
 
@@ -49,7 +51,7 @@ class Answers:
 
     @property
     def is_training(self) -> bool:
-        """Whether the purpose allows to compute a model; all that is not built yet is one."""
+        """Whether the purpose allows to compute a model."""
         return any(map(_is_model, self.computations))
 
     @property
@@ -199,6 +201,6 @@ def _controller(text: str) -> str:
 def _computations(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(one.strip() for one in text.split(",")))
     for one in found:
-        if one not in COMPUTATION_NAMES:
-            raise argparse.ArgumentTypeError(f"found {one[:40]!r}, expected some of {', '.join(COMPUTATION_NAMES)}")
+        if one not in _DRAFTED:
+            raise argparse.ArgumentTypeError(f"found {one[:40]!r}, expected some of {', '.join(_DRAFTED)}")
     return found

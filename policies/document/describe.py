@@ -10,7 +10,7 @@ from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy, Vectors
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
-from policies.units import MICRO
+from policies.units import MICRO, counted
 
 _RELEASES = {"private": "answered with noise", "exact": "never queried, trains registered models only"}
 _RESULTS = {
@@ -49,9 +49,9 @@ def _who(policy: Policy) -> Iterator[str]:
     if unit.max_norm is not None:
         yield f"The squares of how many of them are in each group add up to at most {unit.max_norm} squared."
     if unit.max_groups is not None:
-        yield f"They are rows of at most {unit.max_groups} groups."
+        yield f"They are rows of at most {counted(unit.max_groups, 'group')}."
     if unit.max_silos > 1:
-        yield f"One {unit.entity} may be known to {unit.max_silos} silos; the noise counts on it."
+        yield f"One {unit.entity} may be known to {counted(unit.max_silos, 'silo')}; the noise counts on it."
     head = policy.policy
     if head is not None:
         term = f"from {_until(head.valid_from)} until {_until(head.valid_until)}"
@@ -201,18 +201,18 @@ def _budget(policy: Policy) -> Iterator[str]:
 def _leaves(policy: Policy) -> Iterator[str]:
     disclosure, protection = policy.disclosure, policy.protection
     figures = ", ".join(map(_figure, disclosure.aggregates))
-    groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
+    groups = f"at most {counted(disclosure.max_groups, 'group')} in {counted(disclosure.max_dimensions, 'column')}"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
     results = (_RESULTS.get(one, one) for one in disclosure.release)
     yield f"What may leave: {' and '.join(results) or 'nothing'}."
     if disclosure.own_metrics:
         yield "An evaluation may show the metrics of a model by the rows of this silo alone."
-    yield f"An answer needs at least {disclosure.min_silos} silos."
+    yield f"An answer needs at least {counted(disclosure.min_silos, 'silo')}."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(protection.accept) or "none"
     count, missing = protection.max_colluding, protection.max_missing
     yield (
-        f"Sums are made by {accepted}; {count} silo{'s' if count > 1 else ''} of the whole federation may"
+        f"Sums are made by {accepted}; {counted(count, 'silo')} of the whole federation may"
         " collude with the aggregator."
     )
     yield f"{missing or 'No'} silo{'s' if missing > 1 else ''} asked may be missing from a sum."
@@ -227,7 +227,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
         yield f"A charge needs no more than {away} aggregators to be away; {others} of those that answer may lie."
     if policy.training is not None:
         training = policy.training
-        yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
+        steps = counted(training.max_rounds, "step")
+        yield f"A training run may take {steps} and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
         if (audit := training.audit) is not None:
             gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
@@ -243,7 +244,7 @@ def _computing(policy: Policy) -> Iterator[str]:
         if compute.memory_mb is not None:
             yield f"It may use {compute.memory_mb} MB of memory."
         if compute.threads is not None:
-            yield f"It runs on {compute.threads} thread{'s' if compute.threads > 1 else ''}."
+            yield f"It runs on {counted(compute.threads, 'thread')}."
         if compute.partition_rows is not None:
             yield f"Questions on {compute.partition_rows} prepared rows and more are spread over its cluster."
         if compute.fixed_seconds is not None:
@@ -254,7 +255,7 @@ def _computing(policy: Policy) -> Iterator[str]:
             yield "A request that does not wait as long is refused before a row is read."
     for name, source in policy.sources.items():
         if source.rows_up_to is not None:
-            yield f"{name}: the declared time is for {source.rows_up_to:,} rows; analysts see this number."
+            yield f"{name}: the declared time is for {counted(source.rows_up_to, 'row')}; analysts see this number."
     if isinstance(policy.consent, ConsentTable) and policy.consent.decisions_up_to is not None:
         yield f"The declared time is for {policy.consent.decisions_up_to:,} decisions on consent."
 
@@ -289,7 +290,7 @@ def _approvals(policy: Policy) -> Iterator[str]:
         if policy.limits.days is not None:
             yield f"They are answered on {', '.join(policy.limits.days)}."
         if policy.limits.requests_per_day is not None:
-            yield f"One analyst may ask {policy.limits.requests_per_day} requests a day."
+            yield f"One analyst may ask {counted(policy.limits.requests_per_day, 'request')} a day."
     if policy.retention is not None:
         retention = policy.retention
         for days, what in (

@@ -23,6 +23,7 @@ from pathlib import Path
 from policies.document.cells import BLANKS, FALSE, TRUE, Csv, check_names
 from policies.document.found import FoundColumn, FoundTable, readable_as
 from policies.errors import SniffError
+from policies.units import counted
 
 MAX_LINES = 100_000
 MAX_BYTES = 1 << 24
@@ -106,7 +107,9 @@ def sniff(raw: bytes, name: str, *, is_whole: bool = True) -> FoundTable:
         raise SniffError(f"{name} has no rows, and not even a line with names", "put data into it")
     first, body = [cell.strip(BLANKS) for cell in rows[0]], rows[1:]
     if len(first) > _MAX_COLUMNS:
-        raise SniffError(f"{name} has {len(first)} columns, a source at most {_MAX_COLUMNS}", "leave some out")
+        raise SniffError(
+            f"{name} has {counted(len(first), 'column')}, a source at most {_MAX_COLUMNS}", "leave some out"
+        )
     columns = [dict.fromkeys(cell.strip(BLANKS) for cell in cells) for cells in zip(*body, strict=True)]
     has_names = _has_names(first, columns or [{}] * len(first))
     if has_names and not body:

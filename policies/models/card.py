@@ -6,7 +6,7 @@ file without scripts and outside links. Mitchell et al., Model Cards for Model R
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from policies.models.shown import in_six_digits
 from policies.requests.exact import FamilyStep
 from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
+from policies.requests.training import TrainingStep
 from policies.units import when
 
 SCHEMA = "consilo-model-card/1"
@@ -35,6 +36,19 @@ class Figure(Message):
     value: Finite | None
     low: Finite | None = None
     high: Finite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a run cost one person."""
+
+    rho: float
+    epsilon: float
+    delta: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +67,11 @@ class Card:
     run: str
     family: str
     purpose: str
-    table: str
     analyst: str
-    release: str  # "private" with noise, "exact" without
-    planned: int  # rounds, at most
-    done: int
+    done: int  # rounds
     ended: str
     record: RunRecord
-    rho: float | None  # to one person; None without noise
-    epsilon: float | None
-    delta: float | None
+    price: Price | None  # None without noise
     learned_at: int  # seconds since 1970
     expires_at: int | None  # when it is erased by [retention]
     digest: str  # SHA-256 of the model, in hexadecimal
@@ -72,9 +81,22 @@ class Card:
     holders: tuple[str, ...] = ()
 
     @property
+    def step(self) -> TrainingStep:
+        """The first step of the run; raises ModelError of a record of something else."""
+        step = self.record.plan.training
+        if step is None:
+            raise ModelError(f"run {self.run} trains no model", "name a run that does")
+        return step
+
+    @property
+    def table(self) -> str:
+        """The table whose rows it was learned from."""
+        return self.record.table.name
+
+    @property
     def label(self) -> str | None:
         """The column that the model predicts."""
-        return None if self.record.plan.training is None else self.record.plan.training.label
+        return self.step.label
 
     @property
     def columns(self) -> tuple[TableColumn, ...]:
@@ -92,7 +114,7 @@ class Card:
 def limits(card: Card) -> list[str]:
     """Return what a reader must know before the model is used."""
     found = ["The rows are those of the silos that took part: of other people it may be wrong."]
-    if card.rho is None:
+    if card.price is None:
         found.append("It was fitted without noise: nothing is promised against whoever compares models.")
     else:
         found.append("Its sums had noise: coefficients differ from those of the pooled rows.")
@@ -117,14 +139,14 @@ def to_json(card: Card) -> str:
         "table": card.table,
         "label": card.label,
         "analyst": card.analyst,
-        "release": card.release,
+        "release": card.step.release,
         "options": card.options(),
         "columns": [column.model_dump(mode="json") for column in card.columns],
-        "rounds": {"done": card.done, "planned": card.planned, "ended": card.ended or None},
+        "rounds": {"done": card.done, "planned": card.step.steps, "ended": card.ended or None},
         "silos": card.record.contributed,
         "policies": policies(card.record),
         "holders": list(card.holders),
-        "price": None if card.rho is None else {"rho": card.rho, "epsilon": card.epsilon, "delta": card.delta},
+        "price": None if card.price is None else card.price.to_dict(),
         "learned_at": when(card.learned_at),
         "expires_at": None if card.expires_at is None else when(card.expires_at),
         "sha256": card.digest,
@@ -134,6 +156,20 @@ def to_json(card: Card) -> str:
         "limits": limits(card),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def registered(
+    family: str, record: RunRecord | None, end: str, price: Price | None, audit: Sequence[Figure]
+) -> dict[str, Any]:
+    """Return what the registries of silo and analyst alike have of a run beside its model, for programs."""
+    return {
+        "family": family,
+        "end": end,
+        "silos": None if record is None else record.contributed,
+        "policies": None if record is None else policies(record),
+        "price": None if price is None else price.to_dict(),
+        "audit": [one.model_dump(mode="json") for one in audit],
+    }
 
 
 def policies(record: RunRecord) -> list[dict[str, Any]]:
@@ -191,15 +227,13 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
     yield "table", card.table
     yield "asked by", card.analyst
     yield from card.options().items()
-    step = card.record.plan.training
-    if step is not None and step.held_out is not None:
-        yield "not learned from", step.held_out.in_words
-    yield "rounds", f"{card.done} of at most {card.planned}{f', {card.ended}' if card.ended else ''}"
-    if card.rho is None:
+    if (held_out := card.step.held_out) is not None:
+        yield "not learned from", held_out.in_words
+    yield "rounds", f"{card.done} of at most {card.step.steps}{f', {card.ended}' if card.ended else ''}"
+    if (price := card.price) is None:
         yield "price to one person", "none: without noise, on sources that their owners declare exact"
     else:
-        epsilon = "" if card.epsilon is None else f", epsilon {card.epsilon:.3g} at delta {card.delta:g}"
-        yield "price to one person", f"rho {card.rho:.6g}{epsilon}"
+        yield "price to one person", f"rho {price.rho:.6g}, epsilon {price.epsilon:.3g} at delta {price.delta:g}"
     yield "learned", when(card.learned_at)
     if card.expires_at is not None:
         yield "erased after", when(card.expires_at)

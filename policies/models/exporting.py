@@ -1,14 +1,14 @@
-"""Write a model of the linear families to a file: JSON, which is its portable form, or ONNX."""
+"""Write a model to a file: JSON, which is its form, or ONNX."""
 
 from typing import Literal
 
-from policies.models.portable import Portable
+from policies.models.forms import Form
 
 Format = Literal["json", "onnx"]
 FORMATS: tuple[Format, ...] = ("json", "onnx")
 
 
-def exported(model: Portable, form: Format) -> bytes:
+def exported(model: Form, form: Format) -> bytes:
     """Return the file's bytes; raises ModelError where the format needs what is not installed, or would not agree."""
     if form == "json":
         return model.exported().encode()

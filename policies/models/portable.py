@@ -81,6 +81,12 @@ class Portable(Message):
         return self
 
     @property
+    def filled(self) -> tuple[str, ...]:
+        """The columns that may lack a cell; a domain has its own value for that."""
+        numbers = (column.name for column in self.columns if not column.domain and column.name != self.offset)
+        return () if self.missing == "drop" else tuple(numbers)
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         """The terms of a row, in the order of `mean`, `deviation` and the weights after the intercept."""
         plain = list(self._terms())

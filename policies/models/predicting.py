@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from policies.models.cells import coded
-from policies.models.portable import Portable
-from policies.models.scores import RowCells, Vector, scores
+from policies.models.forms import Form, scores_of
+from policies.models.scores import RowCells, Vector
 from policies.models.table_files import read_rows
-from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
+from policies.units import counted
 
 Score = Callable[[RowCells], Vector]  # shape (rows,), or (rows, classes)
 
@@ -29,7 +29,7 @@ class Predictions:
     def in_words(self) -> str:
         """Return how many rows were scored, in a sentence."""
         without = f"; {self.left_out} lack a cell that the model needs, and have none" if self.left_out else ""
-        return f"{self.rows - self.left_out} of {self.rows} rows have a score{without}"
+        return f"{self.rows - self.left_out} of {counted(self.rows, 'row')} have a score{without}"
 
 
 def predict(
@@ -51,8 +51,6 @@ def predict(
     return Predictions(out.getvalue(), found.rows, found.left_out)
 
 
-def predict_by_form(path: Path, model: Portable) -> Predictions:
-    """Return the predictions of a model in its portable form; raises ModelError."""
-    numbers = [column.name for column in model.columns if kind_of(column) != "text" and column.name != model.offset]
-    filled = () if model.missing == "drop" else numbers
-    return predict(path, model.columns, filled, model.classes, lambda rows: scores(model, rows))
+def predict_by_form(path: Path, model: Form) -> Predictions:
+    """Return the predictions of a model by its form; raises ModelError."""
+    return predict(path, model.columns, model.filled, model.classes, lambda rows: scores_of(model, rows))

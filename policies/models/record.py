@@ -3,7 +3,8 @@
 Promise: whoever has checked the same reports has the same record, silos and analyst alike.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
@@ -18,6 +19,14 @@ from policies.requests.training import TrainingStep
 from policies.units import MAX_STEPS
 
 _FEWEST_LETTERS = 4  # of a run's name
+# The ends of a run that leave no model, and what helps.
+_NO_MODEL: Mapping[str, str] = MappingProxyType(
+    {
+        "no-maximum": "train anew without the feature that `consilo-silo models` names to an owner, or with its values"
+        " merged",
+        "too-few-rows": "train anew with fewer features or at more silos",
+    }
+)
 _Step = Annotated[int, Field(ge=0, lt=MAX_STEPS)]
 
 
@@ -50,6 +59,11 @@ def standing_of(goes_on_as: bytes | None, ended: str | None, *, is_over: bool) -
     if goes_on_as is not None:
         return f"goes on as {goes_on_as.hex()}"
     return ended or ("all rounds taken" if is_over else "not at its end")
+
+
+def without_model(ended: str | None) -> str | None:
+    """Return what helps where a run has ended without a model; None where one stands."""
+    return _NO_MODEL.get(ended or "")
 
 
 class Spell(Message):

@@ -13,7 +13,7 @@ from crypto.rounds.messages import RunEnd
 from crypto.sealing import OVERHEAD_BYTES
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
 from policies.fitted import Fitted
-from policies.models.portable import Portable
+from policies.models.forms import AnyForm, Form
 from policies.units import MAX_STEPS
 
 
@@ -31,7 +31,7 @@ class ReleasedModel(Message):
     done: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     ended: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
     fitted: Fitted
-    portable: Annotated[Portable | None, Field(default=None, exclude_if=lambda form: form is None)] = None
+    portable: Annotated[AnyForm | None, Field(default=None, exclude_if=lambda form: form is None)] = None
 
 
 def why_too_large(model: ReleasedModel) -> str:
@@ -46,7 +46,7 @@ def why_too_large(model: ReleasedModel) -> str:
     )
 
 
-def digest_of_model(fitted: Fitted, portable: Portable | None) -> str:
+def digest_of_model(fitted: Fitted, portable: Form | None) -> str:
     """Return the SHA-256 by which a model is told from others, in hexadecimal; it is the same wherever the model is."""
     return sha256(fitted.encode() + (b"" if portable is None else portable.encode())).hexdigest()
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from crypto.wire import Name
 from policies.requests import audited
 from policies.requests.held_out import Side
-from policies.requests.judged import JudgedModel
+from policies.requests.judged import JudgedModel, check_judges, judges
 from policies.requests.metrics import bins_of, prediction_of
 from policies.requests.scores import Bins
 from policies.requests.statistic import Extent, Statistic, exact, noised
@@ -49,8 +49,7 @@ class AuditStep(TrainingStep):
     def _check_groups(self) -> Self:
         if len(set(self.groups)) < len(self.groups) or not float(self.threshold):
             raise ValueError("an audit names each column of groups once, and a threshold above 0")
-        if self.held_out not in (None, self.model.step.held_out):
-            raise ValueError("a model is audited by those whom its own run held out, or by all rows")
+        check_judges(self.model, self.held_out)
         return self
 
     @property
@@ -71,7 +70,7 @@ class AuditStep(TrainingStep):
 
     @property
     def side(self) -> Side | None:
-        return None if self.held_out is None else Side(self.held_out, is_held_out=True)
+        return judges(self.held_out)
 
     @property
     def bins(self) -> Bins:

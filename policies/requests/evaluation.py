@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Message
 from policies.requests.held_out import HeldOut, Side, marks_of
-from policies.requests.judged import JudgedModel
+from policies.requests.judged import JudgedModel, check_judges, judges
 from policies.requests.metrics import METRICS, MetricName, Sum, sums_of
 from policies.requests.one_sum import OneSum
 from policies.requests.statistic import Extent, Statistic, exact, noised
 from policies.requests.tables import Table
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 OWN = "own"  # beside the name of a block: the slots of the silos that open their own metrics
 
@@ -46,8 +46,7 @@ class Evaluation(OneSum, Message):
     def _check(self) -> Self:
         if list(self.metrics) != sorted(set(self.metrics)):
             raise ValueError("metrics are in order, each once")
-        if self.held_out not in (None, self.model.step.held_out):
-            raise ValueError("a model is judged by those whom its own run held out, or by all rows")
+        check_judges(self.model, self.held_out)
         return self
 
     @property
@@ -56,7 +55,7 @@ class Evaluation(OneSum, Message):
 
     @property
     def side(self) -> Side | None:
-        return None if self.held_out is None else Side(self.held_out, is_held_out=True)
+        return judges(self.held_out)
 
     @property
     def is_exact(self) -> bool:
@@ -67,7 +66,7 @@ class Evaluation(OneSum, Message):
         return sums_of(self.model.task(table), self.metrics, has_noise=not self.is_exact)
 
     def rows_in_words(self, table: Table) -> str:
-        rows = f"at most {table.max_rows} rows"
+        rows = f"at most {counted(table.max_rows, 'row')}"
         return rows if self.held_out is None else f"{rows} of who is held out: {self.held_out}"
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:

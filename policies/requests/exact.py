@@ -17,7 +17,7 @@ from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 _MOST_SETTINGS = 16
 
@@ -115,7 +115,7 @@ class FamilyStep(TrainingStep, ABC):
         of = f" of {self.label}" if self.label else ""
         by = f" from {', '.join(self.features)}" if self.features else ""
         beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
-        run = f"a run of at most {self.steps} steps ({self.release}){self.whose_in_words}"
+        run = f"a run of at most {counted(self.steps, 'step')} ({self.release}){self.whose_in_words}"
         return f"fit a {self.family}{of}{by}{beside} in {table_name}, {run}"
 
 
@@ -132,10 +132,10 @@ class ExactStep(FamilyStep):
 
     @property
     def cohort(self) -> int | None:
-        option = self.shape.options.get("min_cohort")
-        if option is None:
+        option, named = self.shape.options.get("min_cohort"), {one.name: one.value for one in self.options}
+        if option is None or not self.shape.has_groups(named):
             return None
-        return int(next((one.value for one in self.options if one.name == "min_cohort"), option.default))
+        return int(named.get("min_cohort", option.default))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         return {Statistic(name): extent for name, extent in self.shape.extents(self.task(table)).items()}

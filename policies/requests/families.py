@@ -7,6 +7,7 @@ families have no noise, so only a source that its policy declares exact answers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Literal
@@ -37,6 +38,11 @@ MAX_COUNT = 1_000_000  # a label of Poisson regression
 MAX_OFFSET = 30  # in magnitude
 MAX_CELLS = 16_384  # of survival curves: bins of all groups
 MAX_CLUSTERS = 100
+HAZARD_BLOCKS = ("hazard-events", "hazard-ends", "hazard-risks")  # of the baseline hazard of a Cox model
+# Families with curves on a grid of the time: the option that is the width of a bin, and what divides the rows.
+_CURVES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"kaplan-meier": ("grid", "group"), "cox": ("hazard", "strata")}
+)
 MAX_NUMBERS = 100_000  # of a round that sums by group
 
 
@@ -76,39 +82,60 @@ def _multinomial(task: Task) -> Mapping[str, int]:
 
 
 def _cox(task: Task) -> Mapping[str, int]:
-    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance."""
+    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance.
+
+    With the option `hazard` they have the events, the rows that end and the relative hazards of rows, by group and bin.
+    """
     if task.number == 0:
         return moments(task, 2)
-    return {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+    found = {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+    return found | dict.fromkeys(HAZARD_BLOCKS if task.options["hazard"] else (), _curve_cells(task))
+
+
+def _cox_changed(task: Task) -> int:
+    """Return how many numbers of a round of a Cox model a row changes: of those by group and bin its own alone."""
+    rounds = (SHAPES["cox"].blocks(replace(task, number=number)) for number in range(2))
+    return max(sum(1 if name in HAZARD_BLOCKS else length for name, length in one.items()) for one in rounds)
 
 
 def curve_grid(task: Task) -> Grid:
-    """Return the bins of the time of a survival curve; raises ValueError if its option `grid` is no width of one."""
-    column, width = task.table.column(task.parts["time"]), task.options["grid"]
+    """Return the bins of the time of a curve; raises ValueError if its option is no width of one."""
+    name = _CURVES[task.family][0]
+    column, width = task.table.column(task.parts["time"]), task.options[name]
     if not width:
         return grid_of(column, None)
     steps = Decimal(width) / Decimal(column.step or 1)
     if steps % 1:
-        raise ValueError(f"grid: {width} is no multiple of {column.step}, the step of {column.name!r}")
+        raise ValueError(f"{name}: {width} is no multiple of {column.step}, the step of {column.name!r}")
     return grid_of(column, int(steps))
 
 
 def curve_groups(task: Task) -> Sequence[str]:
     """Return the names of the groups that have curves: of one without a name, where no column divides the rows."""
-    name = task.parts.get("group")
+    name = task.parts.get(_CURVES[task.family][1])
     return ("",) if name is None else task.table.column(name).domain or ("false", "true")
 
 
+def _curve_cells(task: Task) -> int:
+    return len(curve_groups(task)) * curve_grid(task).bins
+
+
 def _kaplan_meier(task: Task) -> Mapping[str, int]:
-    cells = len(curve_groups(task)) * curve_grid(task).bins
+    cells = _curve_cells(task)
     return {"rows": 1, "left-out": 1, "events": cells, "ends": cells}
 
 
 def _check_curves(task: Task) -> None:
     _check_event(task)
-    if (cells := _kaplan_meier(task)["ends"]) > MAX_CELLS:
+    if (cells := _curve_cells(task)) > MAX_CELLS:
         message = f"curves of {cells:,} bins in all groups, at most {MAX_CELLS:,} are computed"
-        raise ValueError(f"{message}; name a grid: the width of its bins in units of the time")
+        raise ValueError(f"{message}; name a {_CURVES[task.family][0]}: the width of its bins in units of the time")
+
+
+def _check_cox(task: Task) -> None:
+    _check_event(task)
+    if task.options["hazard"]:
+        _check_curves(task)
 
 
 def column_moments(task: Task) -> Mapping[str, int]:
@@ -336,10 +363,18 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "cox": Shape(
             _cox,
             frozenset(),
-            _REGRESSION | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", any_value)},
+            _REGRESSION
+            | _COHORT
+            | {
+                "hazard": width_option(),
+                "positive": Option("", any_value),
+                "ties": choice_option("efron", "efron", "breslow"),
+            },
             _TIMES | {"strata": Part("feature", _CLASSES)},
-            check=_check_event,
+            changed=_cox_changed,
+            check=_check_cox,
             predicts="order",
+            has_groups=lambda options: bool(options.get("hazard")),
         ),
         "kaplan-meier": Shape(
             _kaplan_meier,

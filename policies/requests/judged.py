@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from crypto.wire import MAX_SILOS, Digest, Message, Name
 from policies.requests.exact import ExactStep
 from policies.requests.families import Task
+from policies.requests.held_out import HeldOut, Side
 from policies.requests.logistic import LogisticStep
 from policies.requests.noised import NoisedStep
 from policies.requests.tables import Table
@@ -55,6 +56,17 @@ class JudgedModel(Message):
     def uses(self) -> dict[ColumnRole, tuple[Name, ...]]:
         """Return the columns that the model is judged by, by their roles, but who is held out."""
         return {role: names for role, names in self.step.uses().items() if role != "held_out"}
+
+
+def check_judges(model: JudgedModel, held_out: HeldOut | None) -> None:
+    """Raise ValueError unless a model is judged by those whom its own run held out, or by all rows."""
+    if held_out not in (None, model.step.held_out):
+        raise ValueError("a model is judged by those whom its own run held out, or by all rows")
+
+
+def judges(held_out: HeldOut | None) -> Side | None:
+    """Return the side of persons whose rows judge a model; None: those of all."""
+    return None if held_out is None else Side(held_out, is_held_out=True)
 
 
 def definition_of(table: Table, step: TrainingStep) -> bytes:

@@ -17,7 +17,7 @@ from policies.requests.one_sum import OneSum
 from policies.requests.persons import OF_PAIRS
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 MAX_SYMBOLS = 94  # of an alphabet: those of ASCII that are seen
 MAX_LENGTH = 40  # symbols of a key
@@ -171,5 +171,5 @@ class KeySearch(OneSum, Message):
         return "an exact source serves training only, never a search"
 
     def in_words(self, table_name: str) -> str:
-        counted = f"noised numbers of persons by prefix in {self.steps} rounds, each of prefixes that its analyst picks"
-        return f"find keys of {self.column} in {table_name}: {counted}"
+        rounds = f"in {counted(self.steps, 'round')}, each of prefixes that its analyst picks"
+        return f"find keys of {self.column} in {table_name}: noised numbers of persons by prefix {rounds}"

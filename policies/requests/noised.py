@@ -13,6 +13,7 @@ from policies.requests.families import Shape
 from policies.requests.noised_families import MOMENTS, NOISED, NOISED_SHAPES
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
+from policies.units import counted
 
 
 class NoisedStep(FamilyStep):
@@ -38,5 +39,5 @@ class NoisedStep(FamilyStep):
     def in_words(self, table_name: str) -> str:
         by = f" from {', '.join(self.features)}" if self.features else ""
         beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
-        run = f"a run of at most {self.steps} steps ({self.release}){self.whose_in_words}"
+        run = f"a run of at most {counted(self.steps, 'step')} ({self.release}){self.whose_in_words}"
         return f"fit a {self.family} of {self.label}{by}{beside} in {table_name}, {run}"

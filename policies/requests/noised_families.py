@@ -16,7 +16,7 @@ from policies.requests.statistic import Extent, noised
 from policies.units import ROWS_UP_TO
 
 UNITS = 2**20  # in the L2 bound of a person's part of a block that is clipped
-PERSON_UNITS = 2**10  # the same of a long vector: few, so that the sum of all persons fits a small ring
+PERSON_UNITS = 2**8  # the same of a long vector: few, so that the sum of all persons fits a small ring
 CELL_BITS = 14  # fractional bits of a product of two cells in [-1, 1] that is not clipped
 ROUNDS = 50  # of a run where the job names no other number: one count, then descent
 LEAST_ROUNDS = 3

@@ -30,7 +30,7 @@ from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.survival import ROW, SURVIVAL, Width, check_curve, grid_of, of_curves
 from policies.requests.tables import Table, TableColumn, check_role
 from policies.requests.trees import QUANTILES, TREE, tree_over
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
@@ -142,7 +142,7 @@ class Aggregate(Message):
         wanted = 2 if self.function in PAIRS or self.function == SURVIVAL else 1
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
         if not is_fitting and (self.function not in ("count", "persons") or self.columns):
-            raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
+            raise ValueError(f"{self.function} takes {counted(wanted, 'column')}, each another one")
         if (self.at is not None) != (self.function in QUANTILES):
             raise ValueError("a quantile is at a share of the rows, and nothing else is")
         if self.width is not None and self.function != SURVIVAL:
@@ -254,12 +254,12 @@ class Plan(Message):
         """Return how many rows of a person enter, in words."""
         if self.inner is not None and self.inner.keys:
             keys, most = ", ".join(self.inner.keys), self.seen(table).max_rows
-            return f"at most {most} rows, each made of all rows at a silo of one {keys}"
+            return f"at most {counted(most, 'row')}, each made of all rows at a silo of one {keys}"
         if self.inner is not None:
             return "one row made of all rows at a silo"
         if any(one.function != "persons" for one in self.aggregates):
-            return f"at most {table.max_rows} rows"
-        few = f" in at most {table.max_rows} group{'s' if table.max_rows > 1 else ''}"
+            return f"at most {counted(table.max_rows, 'row')}"
+        few = f" in at most {counted(table.max_rows, 'group')}"
         return f"one count{few if self.group_by else ''}"
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:

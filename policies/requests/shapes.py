@@ -105,6 +105,8 @@ class Shape:
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
     predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
+    # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
+    has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None

@@ -18,7 +18,7 @@ from policies.requests.audited import AuditLimit
 from policies.requests.held_out import HeldOut, Side, marks_of
 from policies.requests.one_sum import OneSum
 from policies.requests.tables import Table
-from policies.units import MAX_STEPS, ColumnRole
+from policies.units import MAX_STEPS, ColumnRole, counted
 
 MAX_FEATURES = 64
 START = bytes(32)  # the first step names this as the report before it
@@ -132,7 +132,7 @@ class TrainingStep(OneSum, Message, ABC):
         return "" if self.released_to is None else f", whose model {self.released_to.name} receives too"
 
     def rows_in_words(self, table: Table) -> str:
-        rows = f"at most {table.max_rows} rows"
+        rows = f"at most {counted(table.max_rows, 'row')}"
         return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
 
     def state_values(self, slots: int) -> int:
@@ -162,5 +162,5 @@ class TrainingStep(OneSum, Message, ABC):
 
     def in_words(self, table_name: str) -> str:
         features = ", ".join(self.features)
-        run = f"a run of {self.steps} steps ({self.release}){self.whose_in_words}"
+        run = f"a run of {counted(self.steps, 'step')} ({self.release}){self.whose_in_words}"
         return f"train {self.label} from {features} in {table_name}, {run}"

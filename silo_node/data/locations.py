@@ -7,7 +7,7 @@ each is read by its own header and its own types. An error is a SourceError for 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from silo_node.data import dialect
 from silo_node.data.cells import literal, paths, quote
 from silo_node.data.postgres import PostgresTable, fetch
 from silo_node.data.postgres import types_of as types_in_postgres
+from silo_node.data.table_version import TableVersion
 from silo_node.errors import SourceError
 
 LOAD_TIMEOUT_S = 30.0
@@ -79,6 +80,7 @@ class DuckTable:
 
 
 Location = Files | DuckTable | PostgresTable
+Versions = Mapping[PostgresTable, TableVersion | None]  # of the rows of tables as they were read
 
 
 class Stored(NamedTuple):
@@ -170,13 +172,18 @@ def connect(threads: int = 2, memory_mb: int | None = None) -> duckdb.DuckDBPyCo
 
 
 @contextmanager
-def opened(connection: duckdb.DuckDBPyConnection, readings: Iterable[Reading], limit_s: float) -> Iterator[None]:
+def opened(
+    connection: duckdb.DuckDBPyConnection,
+    readings: Iterable[Reading],
+    limit_s: float,
+    versioned: Collection[PostgresTable] = (),
+) -> Iterator[Versions]:
     """Make readings readable as their `view` for one question; tables of a server are fetched as of one moment.
 
-    Raises SourceError or duckdb.Error.
+    Yields the versions of the rows of the tables that are `versioned`. Raises SourceError or duckdb.Error.
     """
     readings = tuple(readings)
-    with located(connection, readings, limit_s), ExitStack() as views:
+    with located(connection, readings, limit_s, versioned) as versions, ExitStack() as views:
         for one in readings:
             parts = parts_of(connection, one.location, is_strict=one.is_strict)
             if not parts:
@@ -184,24 +191,34 @@ def opened(connection: duckdb.DuckDBPyConnection, readings: Iterable[Reading], l
             union = " UNION ALL ".join(f"({one.select(part)})" for part in joined(parts))
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {one.view} AS {union}")
             views.callback(connection.execute, f"DROP VIEW IF EXISTS {one.view}")
-        yield
+        yield versions
 
 
 @contextmanager
-def opened_within(connection: duckdb.DuckDBPyConnection, readings: Iterable[Reading], limit_s: float) -> Iterator[None]:
+def opened_within(
+    connection: duckdb.DuckDBPyConnection,
+    readings: Iterable[Reading],
+    limit_s: float,
+    versioned: Collection[PostgresTable] = (),
+) -> Iterator[Versions]:
     """Make readings readable as `opened` does, and interrupt what the engine still does when the time is over."""
     began = time.monotonic()
-    with opened(connection, readings, limit_s):
+    with opened(connection, readings, limit_s, versioned) as versions:
         limit = threading.Timer(max(1.0, limit_s - (time.monotonic() - began)), connection.interrupt)
         limit.start()
         try:
-            yield
+            yield versions
         finally:
             limit.cancel()
 
 
 @contextmanager
-def located(connection: duckdb.DuckDBPyConnection, readings: Sequence[Asked], limit_s: float) -> Iterator[None]:
+def located(
+    connection: duckdb.DuckDBPyConnection,
+    readings: Sequence[Asked],
+    limit_s: float,
+    versioned: Collection[PostgresTable] = (),
+) -> Iterator[Versions]:
     """Make the parts of the readings' locations readable: attach DuckDB files, fetch tables of a server."""
     columns: dict[Location, frozenset[str]] = {}
     for one in readings:
@@ -217,10 +234,11 @@ def located(connection: duckdb.DuckDBPyConnection, readings: Sequence[Asked], li
                 width = len(dialect.header_of(file, files.dialect))
                 connection.register(file, dialect.fetched(file, files.dialect, width, is_strict=files in strict))
                 stack.callback(connection.unregister, file)
-        for location, rows in fetch(remote, limit_s).items():
-            connection.register(location.name, rows)
+        fetched = fetch(remote, limit_s, versioned)
+        for location, table in fetched.items():
+            connection.register(location.name, table.rows)
             stack.callback(connection.unregister, location.name)
-        yield
+        yield {location: table.version for location, table in fetched.items()}
 
 
 def parts_of(connection: duckdb.DuckDBPyConnection, location: Location, *, is_strict: bool) -> list[Part]:

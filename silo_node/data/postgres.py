@@ -9,13 +9,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
+from silo_node.data.table_version import TableVersion, version_in
 from silo_node.errors import SourceError
 
 if TYPE_CHECKING:
@@ -122,18 +123,40 @@ def _quoted(table: PostgresTable) -> str:
     return ".".join(f'"{part}"' for part in table.table.split("."))
 
 
-def fetch(columns: Mapping[PostgresTable, Sequence[str]], limit_s: float) -> dict[PostgresTable, Any]:
-    """Return these columns of each table as Arrow text, those of one variable as of one moment.
+def version_of(table: PostgresTable, limit_s: float) -> TableVersion | None:
+    """Return the version of a table's rows, None where it has none; no row is read. Raises SourceError."""
+    parts = table.table.split(".")
+    return _asked(table.variable, [table], limit_s, lambda connection: version_in(connection, parts, limit_s))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """The columns of a table as Arrow text, and the version of its rows where that was asked for."""
+
+    rows: Any
+    version: TableVersion | None = None
+
+
+def fetch(
+    columns: Mapping[PostgresTable, Sequence[str]], limit_s: float, versioned: Collection[PostgresTable] = ()
+) -> dict[PostgresTable, Fetched]:
+    """Return these columns of each table, those of one variable as of one moment, and the version of the `versioned`.
 
     Raises SourceError, also when `limit_s` seconds do not suffice.
     """
-    found: dict[PostgresTable, Any] = {}
+    found: dict[PostgresTable, Fetched] = {}
     until = time.monotonic() + limit_s
     for variable in sorted({table.variable for table in columns}):
         tables = [table for table in columns if table.variable == variable]
 
-        def ask(connection: "psycopg.Connection", tables: Sequence[PostgresTable] = tables) -> list[Any]:
-            return [_rows(connection, table.table, columns[table]) for table in tables]
+        def ask(connection: "psycopg.Connection", tables: Sequence[PostgresTable] = tables) -> list[Fetched]:
+            return [
+                Fetched(
+                    _rows(connection, table.table, columns[table]),
+                    version_in(connection, table.table.split("."), limit_s) if table in versioned else None,
+                )
+                for table in tables
+            ]
 
         left_s = max(1.0, until - time.monotonic())
         found |= zip(tables, _asked(variable, tables, left_s, ask), strict=True)

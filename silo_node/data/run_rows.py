@@ -3,16 +3,16 @@
 A source is read again as soon as its files are others than they were, and the decisions on consent at every round.
 Promise: each round has the rows that reading them now would give. Who is out is judged anew each time, by the same
 condition as in a question, at the round's own clock time; of somebody who is out no cell is kept, so the source is read
-again when somebody comes in. Rows of a server's table are not kept, as it does not say when it changed, nor are files
-that were written a moment ago. What is kept is bounded in number and bytes, and goes with the last round of its run, or
-when no round asked for it for a while.
+again when somebody comes in. Rows of a server's table are kept where it tells their version, which is that of the
+snapshot that they were read in; files that were written a moment ago are not kept. What is kept is bounded in number
+and bytes, and goes with the last round of its run, or when no round asked for it for a while.
 """
 
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import duckdb
@@ -40,12 +40,14 @@ from silo_node.data.coded import (
     arrow_of,
 )
 from silo_node.data.consent import ConsentFilter, Decisions, consent_filter, narrowed, recent_filter, together
-from silo_node.data.locations import Files, Reading, opened_within
+from silo_node.data.locations import Files, Reading, Versions, opened_within
+from silo_node.data.postgres import PostgresTable, version_of
 from silo_node.data.query import Forgotten, read_rows
 from silo_node.data.query import Reading as Chosen
 from silo_node.data.sides import both, on_side_by_id
 from silo_node.data.sources import Source
 from silo_node.data.watch import Stamp, stamp_of
+from silo_node.errors import SourceError
 
 KEPT_BYTES = 256 << 20  # of all kept rows; rows that are more are read at every round
 MOST_KEPT = 2  # runs on different columns
@@ -74,9 +76,9 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
-    """Rows of a source as its files were."""
+    """Rows of a source as its files, or its table, were."""
 
-    files: object  # their names and stamps
+    stored: object  # the names and stamps of files, or the version of a table; None: not to be kept
     rows: Rows
     persons: pa.Array  # by place
     is_in: Bools | None  # who was in when they were judged last; of others there is no cell
@@ -142,7 +144,7 @@ class RunRows:
         deadline, asked, step = time.monotonic() + limit_s, self._asked(request, now, split), request.plan.training
         run = b"" if step is None else step.run
         with self._lock:
-            kept = self._found(asked)
+            kept = self._found(asked, deadline)
             is_in = None if kept is None else both(self._judged(kept.persons, asked, deadline), kept.by_split)
             if kept is None or _has_come_in(kept.is_in, is_in):
                 kept, is_in = self._read(asked, request, deadline)
@@ -161,20 +163,22 @@ class RunRows:
         on_persons, codings = consented if by_person else None, tuple(answer.codings_of(request))
         return _Asked(source, codings, on_rows, on_persons, request.plan.side, split)
 
-    def _found(self, asked: _Asked) -> _Kept | None:
+    def _found(self, asked: _Asked, deadline: float) -> _Kept | None:
         kept = self._kept.pop(asked.key, None)
-        return kept if kept is not None and kept.files == _files(asked.source) else None
+        return kept if kept is not None and kept.stored == _stored(asked.source, deadline) else None
 
     def _read(self, asked: _Asked, request: Request, deadline: float) -> tuple[_Kept, Bools | None]:
-        """Return the rows of a source as its files are now; they may be kept if they have not changed meanwhile."""
-        files, unit = _files(asked.source), self._policy.privacy_unit.id_column
-        with self._open((asked.source, *self._consulted(asked)), deadline):
+        """Return the rows of a source as it is now; they may be kept if its files have not changed meanwhile."""
+        location, unit = asked.source.location, self._policy.privacy_unit.id_column
+        files, tables = _files(asked.source), (location,) if isinstance(location, PostgresTable) else ()
+        with self._open((asked.source, *self._consulted(asked)), deadline, tables) as versions:
             self.reads += 1
             rows, persons = read_rows(self._database, Chosen(asked.source, asked.on_rows), unit, request)
             by_split = on_side_by_id(self._database, persons, asked.side, asked.split)
             is_in = both(self._who(persons, asked), by_split)
         is_settled = files is not None and files == _files(asked.source) and self._clock() - files.newest_s > SETTLED_S
-        kept = _Kept(files if is_settled else None, rows, persons, None, by_split, frozenset(), time.monotonic())
+        stored = versions.get(location) if isinstance(location, PostgresTable) else files if is_settled else None
+        kept = _Kept(stored, rows, persons, None, by_split, frozenset(), time.monotonic())
         return self._without(kept, is_in), is_in
 
     def _judged(self, persons: pa.Array, asked: _Asked, deadline: float) -> Bools | None:
@@ -206,9 +210,11 @@ class RunRows:
         return () if asked.on_persons is None or self._decisions is None else (self._decisions,)
 
     @contextmanager
-    def _open(self, readings: tuple[Reading, ...], deadline: float) -> Iterator[None]:
-        with opened_within(self._database, readings, deadline - time.monotonic()):
-            yield
+    def _open(
+        self, readings: tuple[Reading, ...], deadline: float, versioned: tuple[PostgresTable, ...] = ()
+    ) -> Iterator[Versions]:
+        with opened_within(self._database, readings, deadline - time.monotonic(), versioned) as versions:
+            yield versions
 
     @staticmethod
     def _without(kept: _Kept, is_in: Bools | None) -> _Kept:
@@ -221,7 +227,7 @@ class RunRows:
 
     def _keep(self, asked: _Asked, kept: _Kept) -> None:
         """Keep rows if they may be kept; what was asked for longest ago makes room."""
-        if kept.files is None or kept.size > self._most_bytes:
+        if kept.stored is None or kept.size > self._most_bytes:
             return
         self._kept[asked.key] = kept
         while len(self._kept) > MOST_KEPT or self.kept_bytes > self._most_bytes:
@@ -270,6 +276,15 @@ class _FilesNow:
     def newest_s(self) -> float:
         """When the newest of them was written or put in its place, in seconds since 1970."""
         return max(max(changed, moved) for _, _, changed, moved in self.stamp) / 1e9
+
+
+def _stored(source: Source, deadline: float) -> object:
+    """Return what a source's files are now, or which version of its rows a table has; None if it does not tell."""
+    if not isinstance(source.location, PostgresTable):
+        return _files(source)
+    with suppress(SourceError):  # then it is read, which says why
+        return version_of(source.location, max(1.0, deadline - time.monotonic()))
+    return None
 
 
 def _files(source: Source) -> _FilesNow | None:

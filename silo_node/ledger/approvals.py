@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 
 from policies.errors import LedgerError, WaitingFullError
 from policies.requests.approval import StoredVerdict
+from policies.units import counted
 from silo_node.ledger.database import Database
 from silo_node.ledger.events import ApprovalAsked, Voted, hash_of_row
 from silo_node.ledger.log import Log
@@ -41,7 +42,9 @@ def await_approval(database: Database, log: Log, waiting: Waiting) -> None:
         "SELECT count(*) FROM requests WHERE analyst = ? AND expires_at > ?", (waiting.analyst, log.now())
     ).fetchone()[0]
     if count >= MAX_WAITING:
-        raise WaitingFullError(f"{waiting.analyst!r} has {count} requests waiting for approval", "decide on them")
+        raise WaitingFullError(
+            f"{waiting.analyst!r} has {counted(count, 'request')} waiting for approval", "decide on them"
+        )
     row = astuple(waiting)
     database.execute("INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     until = max(waiting.asked_at, waiting.expires_at)

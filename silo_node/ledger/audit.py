@@ -11,7 +11,7 @@ from contextlib import closing
 from hashlib import sha256
 
 from policies.errors import LedgerError
-from policies.units import DAY_S
+from policies.units import DAY_S, counted
 from silo_node.ledger import reservations
 from silo_node.ledger.charges import ASKED, COLUMNS, hash_of_committed, hash_of_nonces
 from silo_node.ledger.database import ALTERED, DAMAGED, Database, Value
@@ -68,7 +68,9 @@ def check_charges(database: Database, found: Audit) -> None:
     if found.anchor:
         wrong += [nonce for nonce, row in rows.items() if row[-1] != "committed" and nonce not in found.charges]
     if wrong:
-        message = f"the log says what the ledger does not: {len(wrong)} charges, such as {wrong[0].hex()[:16]}"
+        message = (
+            f"the log says what the ledger does not: {counted(len(wrong), 'charge')}, such as {wrong[0].hex()[:16]}"
+        )
         raise LedgerError(message, ALTERED)
     if found.anchor and hash_of_committed(database, found.since) != found.anchor:
         raise LedgerError("the log says what the ledger does not: charges of before its last start", ALTERED)

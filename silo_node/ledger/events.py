@@ -13,7 +13,7 @@ from pydantic import Field
 
 from crypto.wire import Count, Digest, Message, RoundId, Seconds
 from policies.budget.ledger import UNKNOWN, RunOver
-from policies.units import MICRO, when
+from policies.units import MICRO, counted, when
 
 Who = Annotated[str, Field(max_length=255)]  # another party may have written it
 Amount = Annotated[int, Field(ge=0)]
@@ -380,7 +380,7 @@ def _worded_in_force(event: PolicyInForce | RosterInForce | KeptInForce | Repric
             return f"{_shown(event.name)} in force ({event.digest.hex()[:16]})"
         case Repriced():
             more = f"rho {event.micro_rho / MICRO:g} more is spent"
-            return f"{more}, as one person may be known to {event.max_silos} silos"
+            return f"{more}, as one person may be known to {counted(event.max_silos, 'silo')}"
 
 
 def _worded_charge(event: Reserved | Released | Replaced | Charging | StaysCharged | Contributed) -> str:

@@ -12,7 +12,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.ledger import ATTO, RunReservation, Spending, window_start
 from policies.budget.sampler import rho_delta, sampler_limit
 from policies.document.policy import Policy
-from policies.units import DAY_S, MICRO, micro_floor, when
+from policies.units import DAY_S, MICRO, counted, micro_floor, when
 from silo_node.ledger.charges import Row
 
 MAX_DAYS = 1000 * 365  # a later end is not shown, and calendars end
@@ -94,7 +94,7 @@ def run_summary(one: RunReservation) -> dict[str, Any]:
 
 def run_worded(found: Mapping[str, Any]) -> str:
     """Return in words which run has reserved what `run_summary` returned."""
-    steps = f"{found['to_come']} of {found['steps']} steps of run {found['run'][:16]}"
+    steps = f"{found['to_come']} of {counted(found['steps'], 'step')} of run {found['run'][:16]}"
     return f"{steps}, {found['analyst']} for {found['purpose']}, until {found['until'][:10]}"
 
 

@@ -24,7 +24,7 @@ from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.errors import ColumnsFileError, PolicyError, PolicyFileError
-from policies.units import HOUR_S, when
+from policies.units import HOUR_S, counted, when
 from silo_node.data.check import load_sources
 from silo_node.data.consent import load_consent, readings
 from silo_node.data.locations import LOAD_TIMEOUT_S, connect, opened
@@ -54,11 +54,11 @@ def _explain(err: Exception) -> Failure | None:
     match err:
         case PolicyFileError():
             problems = tuple(err.message.splitlines())
-            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the policy"
+            message = f"{counted(len(problems), 'problem')} in the policy"
             return Failure(message, err.hint, details=problems)
         case ColumnsFileError():
             problems = tuple(err.message.splitlines())
-            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the file of columns"
+            message = f"{counted(len(problems), 'problem')} in the file of columns"
             return Failure(message, err.hint, details=problems)
         case SiloError() | PolicyError():
             return Failure(err.message, err.hint)
@@ -255,8 +255,8 @@ def _status(policy: Policy, one: PersonConsent) -> str:
         case "not asked":
             return "in: consent is not asked"
         case "column":
-            counted = f"{policy.consent_column} is true in {one.rows_in} of {one.rows} row{'s' if one.rows > 1 else ''}"
-            return f"in: {counted}" if one.rows_in else f"not in: {counted}"
+            consented = f"{policy.consent_column} is true in {one.rows_in} of {counted(one.rows, 'row')}"
+            return f"in: {consented}" if one.rows_in else f"not in: {consented}"
         case "given":
             return f"in: given{since}"
         case "no objection":

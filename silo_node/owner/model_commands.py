@@ -12,11 +12,12 @@ from policies.models.card import Card, written
 from policies.models.exporting import FORMATS, exported
 from policies.models.record import run_named
 from policies.requests.families import SHAPES
+from policies.units import counted
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import HeldModel, held_models
 from silo_node.training.leaving import may_leave
 from silo_node.training.portable import portable_of
-from silo_node.training.predicting import predictions
+from silo_node.training.predicting import predictor_of
 from silo_node.training.shown import model_fields, shown
 
 
@@ -37,7 +38,7 @@ def add_model_commands(commands: Commands) -> None:
     predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")
     predict.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
-    export = add_command(actions, "export", _export, "write a model of the linear families to a file")
+    export = add_command(actions, "export", _export, "write a model that predicts to a file")
     export.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     export.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
@@ -89,10 +90,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _standing(one: HeldModel) -> str:
-    price = "without noise" if one.rho is None else f"epsilon {one.epsilon:.2f} (rho {one.rho:g})"
-    silos = "" if one.state.record is None else f", {len(one.state.record.contributed)} silos"
+    price = "without noise" if one.price is None else f"epsilon {one.price.epsilon:.2f} (rho {one.price.rho:g})"
+    silos = "" if one.state.record is None else f", {counted(len(one.state.record.contributed), 'silo')}"
     erased = "" if one.erased_after is None else f", erased after {_day(one)}"
-    rounds = f"{one.state.done} of {one.state.steps} rounds"
+    rounds = f"{one.state.done} of {counted(one.state.steps, 'round')}"
     return f"{rounds}, {one.end}{silos}, {price}, {one.size:,} bytes{erased}"
 
 
@@ -106,7 +107,7 @@ def _fields(one: HeldModel) -> dict[str, object]:
 
 def _print(one: HeldModel) -> None:
     state = one.state
-    print(f"run {one.name}: {state.done} of {state.steps} steps, {state.release}, for {state.purpose}")
+    print(f"run {one.name}: {state.done} of {counted(state.steps, 'step')}, {state.release}, for {state.purpose}")
     print("\n".join(map(plain, shown(state))))
 
 
@@ -121,7 +122,7 @@ def _show(options: argparse.Namespace) -> int:
     _print(one)
     print(f"  {_standing(one)}")
     for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
-        print(f"  {silo}: in {count} rounds")
+        print(f"  {silo}: in {counted(count, 'round')}")
     print(f"  sha256 {one.digest}")
     if one.stays:
         print(f"  {one.stays}")
@@ -140,8 +141,9 @@ def _write_card(card: Card, file: Path) -> None:
 def _predict(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
     one = _the_model(models, options.name)
+    predictor = predictor_of(one.state)
     may_leave(policy, one.state, "predict")
-    found = predictions(one.state, options.input)
+    found = predictor(options.input)
     put_out(found.text, options.out, found.in_words())
     return 0
 
@@ -149,8 +151,9 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
     one = _the_model(models, options.name)
+    form = portable_of(one.state)
     may_leave(policy, one.state, "export")
-    data = exported(portable_of(one.state), options.format)
+    data = exported(form, options.format)
     write_out(options.out, data)
     print(f"{options.out}: {one.family}, {len(data):,} bytes")
     return 0

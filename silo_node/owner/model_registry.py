@@ -9,7 +9,7 @@ from crypto.keys import SigningKey, read_key_file
 from federation.members.credentials import IDENTITY_KEY
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
-from policies.models.card import Card, Figure, policies
+from policies.models.card import Card, Figure, Price, registered
 from policies.models.record import standing_of
 from policies.models.released import digest_of_model, why_too_large
 from policies.requests.exact import FamilyStep
@@ -49,13 +49,10 @@ class HeldModel:
         return len(self.kept.state.header) + len(self.kept.state.numbers)
 
     @property
-    def rho(self) -> float | None:
-        """The price to one person; None without noise."""
-        return None if self.state.release == "exact" else self.micro_rho / MICRO
-
-    @property
-    def epsilon(self) -> float | None:
-        return None if self.rho is None else epsilon_of(self.rho, self.delta)
+    def price(self) -> Price | None:
+        """What it cost one person; None without noise."""
+        rho = self.micro_rho / MICRO
+        return None if self.state.release == "exact" else Price(rho, epsilon_of(rho, self.delta), self.delta)
 
     @property
     def end(self) -> str:
@@ -92,16 +89,10 @@ class HeldModel:
         record = self.state.record
         plan = None if record is None else record.plan
         settings = (*plan.parts, *plan.options) if isinstance(plan, FamilyStep) else ()
-        return {
-            "family": self.family,
+        return registered(self.family, record, self.end, self.price, self.audit) | {
             "features": list(plan.training.features) if plan is not None and plan.training is not None else None,
             "options": {one.name: one.value for one in settings},
             "held_out": None if plan is None or plan.training is None else _held_out(plan.training),
-            "end": self.end,
-            "silos": None if record is None else record.contributed,
-            "policies": None if record is None else policies(record),
-            "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
-            "audit": [one.model_dump(mode="json") for one in self.audit],
             "bytes": self.size,
             "learned_at": when(self.state.learned_at),
             "erased_after": None if self.erased_after is None else when(self.erased_after),
@@ -117,16 +108,11 @@ class HeldModel:
             run=self.name,
             family=self.family,
             purpose=state.purpose,
-            table=state.table,
             analyst=state.analyst,
-            release=state.release,
-            planned=state.steps,
             done=state.done,
             ended=state.ended or "",
             record=state.record,
-            rho=self.rho,
-            epsilon=self.epsilon,
-            delta=None if self.rho is None else self.delta,
+            price=self.price,
             learned_at=state.learned_at,
             expires_at=self.erased_after,
             digest=self.digest,

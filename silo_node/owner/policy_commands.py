@@ -56,7 +56,7 @@ from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
 from policies.requests.sending import sent_of
 from policies.requests.tables import Table
-from policies.units import MICRO, SEND_S, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S, counted
 from silo_node.data.check import load_sources
 from silo_node.data.locations import connect, location_of, types_of
 from silo_node.data.measure import largest_ms
@@ -167,7 +167,8 @@ def _init(options: argparse.Namespace) -> int:
     if not beside.exists():
         write_out(beside, schema.FILE.read_bytes())
     todo = to_fill_in(text)
-    print(f"{options.out}: drafted from {len(found.columns)} columns; {'fill in:' if todo else 'nothing to fill in'}")
+    width = counted(len(found.columns), "column")
+    print(f"{options.out}: drafted from {width}; {'fill in:' if todo else 'nothing to fill in'}")
     for entry in todo:
         print(f"  {entry}")
     if answers.rho is not None:
@@ -249,7 +250,7 @@ def _computing(policy: Policy, now: int) -> str:
         return f"no time is declared; a computation may take {most} s"
     consent = policy.consent
     decisions = consent.decisions_up_to if isinstance(consent, ConsentTable) else None
-    counts = [f"{one.rows_up_to:,} rows of {name}" for name, one in policy.sources.items() if one.rows_up_to]
+    counts = [f"{counted(one.rows_up_to, 'row')} of {name}" for name, one in policy.sources.items() if one.rows_up_to]
     counts += [] if decisions is None else [f"{decisions:,} decisions"]
     largest = largest_ms(policy, now)
     plan = "no plan is open" if largest is None else f"the largest plan is declared to take {largest / 1000:g} s"

@@ -339,7 +339,7 @@ def _judge(
                 if request.micro_rho and state is not None and state.ended is not None:
                     denials = (run_is_over(state.ended),)
         except ProtocolError as err:
-            denials = (wrong_position(err.message),)
+            denials = (wrong_position(err.message, err.hint),)
         if not denials and not request.micro_rho and _has_left(ledger, request, run):
             denials = (asked_before(),)
     return request, denials
@@ -373,7 +373,7 @@ def _unknown_runs(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial,
         split_of(request, partial(load_run, silo, ledger))
         check_judged(request, partial(load_run, silo, ledger))
     except ProtocolError as err:
-        return (wrong_position(err.message),)
+        return (wrong_position(err.message, err.hint),)
     return ()
 
 

@@ -10,7 +10,7 @@ from crypto.errors import CryptoError
 from crypto.sealing import seal
 from crypto.wire import sign
 from policies.budget.ledger import Ledger
-from policies.models.portable import Portable
+from policies.models.forms import Form
 from policies.models.released import ReleasedModel, sealing_context
 from policies.requests.request import Request
 from silo_node.errors import SiloError
@@ -45,7 +45,7 @@ def released(silo: Silo, ledger: Ledger, request: Request, state: RunState, *, i
 
 def model_of(federation: str, state: RunState) -> ReleasedModel:
     """Return what is released of a model, which is the same at every silo at its position of the run."""
-    form: Portable | None = None
+    form: Form | None = None
     with suppress(SiloError):
         form = portable_of(state)
     return ReleasedModel(

@@ -5,7 +5,10 @@ from types import MappingProxyType
 
 from policies.domains import LongDomain
 from policies.fitted import Fitted, Line, Listing
+from policies.models.bayes import Bayes
+from policies.models.forms import Form
 from policies.models.portable import Link, Missing, Portable
+from policies.models.record import without_model
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.interactions import pairs_of
@@ -14,7 +17,7 @@ from policies.requests.tables import TableColumn
 from silo_node.errors import SiloError
 from silo_node.training.coefficients import has_model
 from silo_node.training.exact import kept_state
-from silo_node.training.families import linear
+from silo_node.training.families import linear, naive_bayes
 from silo_node.training.family import State
 from silo_node.training.glm import standing
 from silo_node.training.grid import Vector
@@ -34,7 +37,6 @@ LINKS: Mapping[str, Link] = MappingProxyType(
 # Why a family has no portable form.
 WITHOUT: Mapping[str, str] = MappingProxyType(
     {
-        "naive-bayes": "naive-bayes has a table for each class, and no weights; a silo's owner predicts with it",
         "hashed-logistic": "hashed-logistic has weights of places, not of columns; a silo's owner predicts with it",
         "kaplan-meier": "kaplan-meier draws curves of groups, and says nothing of one row",
         "pca": "pca finds directions, and predicts no label",
@@ -45,6 +47,8 @@ WITHOUT: Mapping[str, str] = MappingProxyType(
         "audit": "audit compares groups, and predicts no label",
     }
 )
+NAIVE_BAYES = "naive-bayes"  # which has a form of its own: `policies.models.bayes`
+_LONG = "no prediction form: a feature has a long domain, which no portable form lists"
 _MAKE = "list the models with `consilo-silo models list`"
 
 
@@ -61,27 +65,49 @@ def fitted_of(state: RunState) -> Fitted:
     return Fitted(listings=(Listing(name="coefficients", headings=("log-odds",), lines=lines),), figures=())
 
 
-def portable_of(state: RunState) -> Portable:
-    """Return the portable form of a model; raises SiloError where it has none, with the reason."""
+def portable_of(state: RunState) -> Form:
+    """Return the form of a model that may leave a silo; raises SiloError where it has none, with the reason."""
+    found = form_of(state)
+    if any(isinstance(column.domain, LongDomain) for column in found.columns):
+        raise SiloError(_LONG, _MAKE)
+    return found
+
+
+def form_of(state: RunState) -> Form:
+    """Return what scores rows by a model; raises SiloError where it has none, with the reason."""
     family = family_of(state)
-    if family not in LINKS:
+    if family not in LINKS and family != NAIVE_BAYES:
         raise SiloError(f"no prediction form: {WITHOUT.get(family, f'{family} has none in this version')}", _MAKE)
     if state.record is None:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
         case FamilyStep():
-            return exact_form(plan.task(table), kept_state(state, plan.task(table)))
+            task = plan.task(table)
+            form = bayes_form if family == NAIVE_BAYES else exact_form
+            return form(task, kept_state(state, task))
         case LogisticStep():
             return _descent(plan, [table.column(name) for name in plan.features], state)
         case _:
             raise SiloError(f"no prediction form: {plan.kind} has none in this version", _MAKE)
 
 
+def _no_model(state: State) -> SiloError:
+    message = f"no prediction form: the run ended without a model ({state.ended or 'too early'})"
+    return SiloError(message, without_model(state.ended) or _MAKE)
+
+
+def bayes_form(task: Task, state: State) -> Bayes:
+    """Return the form of a naive Bayes model; raises SiloError where none stands."""
+    if state.ended != "complete":
+        raise _no_model(state)
+    return naive_bayes.form_of(task, state)
+
+
 def exact_form(task: Task, state: State) -> Portable:
     """Return the portable form of the model of a family, exact or with noise; raises SiloError where none stands."""
     if not has_model(state):
-        raise SiloError(f"no prediction form: the run ended without a model ({state.ended or 'too early'})", _MAKE)
+        raise _no_model(state)
     link, scale, shift = LINKS[task.family], 1.0, 0.0
     if link == "identity":
         scale, shift = linear.in_units(task, state)
@@ -132,7 +158,7 @@ def _descent(plan: LogisticStep, columns: list[TableColumn], state: RunState) ->
 
 def _made(columns: list[TableColumn], **fields: object) -> Portable:
     if any(isinstance(column.domain, LongDomain) for column in columns):
-        raise SiloError("no prediction form: a feature has a long domain, which no portable form lists", _MAKE)
+        raise SiloError(_LONG, _MAKE)
     form = Portable.model_validate({"columns": tuple(columns), **fields})
     text = form.encode()
     if len(text) > Portable.MAX_BYTES or text.count(b",") > Portable.MAX_COMMAS:

@@ -1,5 +1,6 @@
 """Score the rows of a file with a model that the silo holds: by its family, or by its portable form."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +12,27 @@ from policies.requests.families import Task, kind_of
 from silo_node.errors import SiloError
 from silo_node.training.exact import kept_state
 from silo_node.training.family import Examples
-from silo_node.training.portable import LINKS, portable_of
+from silo_node.training.portable import LINKS, NAIVE_BAYES, form_of
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 
+Predictor = Callable[[Path], Predictions]  # of the rows of a CSV or Parquet file; ModelError where a cell is unreadable
 
-def predictions(state: RunState, path: Path) -> Predictions:
-    """Return what a model says of each row of a CSV or Parquet file.
 
-    Raises SiloError for a model that predicts nothing, ModelError where a cell cannot be read.
-    """
-    plan = None if state.record is None else state.record.plan
-    has_own = isinstance(plan, FamilyStep) and plan.family not in LINKS and FAMILIES[plan.family].judged is not None
-    if not isinstance(plan, FamilyStep) or state.record is None or not has_own:
-        return predict_by_form(path, portable_of(state))  # which says why it has none
+def predictor_of(state: RunState) -> Predictor:
+    """Return what says of each row of a file what a model says; raises SiloError for a model that predicts nothing."""
+    plan, record = None if state.record is None else state.record.plan, state.record
+    is_by_form = not isinstance(plan, FamilyStep) or plan.family in (*LINKS, NAIVE_BAYES)
+    if record is None or not isinstance(plan, FamilyStep) or is_by_form or FAMILIES[plan.family].judged is None:
+        form = form_of(state)  # which says why there is none
+        return lambda path: predict_by_form(path, form)
     if state.ended not in (None, "complete"):
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")
-    task = plan.task(state.record.table)
+    task = plan.task(record.table)
     columns = [task.table.column(name) for name in task.features]
     filled = [one.name for one in columns if kind_of(one) != "text"] if task.options["missing"] != "drop" else []
     classes = task.groups if kind_of(task.label_column) == "text" else ()
-    return predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
+    return lambda path: predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
 
 
 def scored(state: RunState, task: Task, rows: RowCells) -> Vector:

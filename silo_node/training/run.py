@@ -10,10 +10,10 @@ from pydantic import Field
 from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
-from policies.models.record import RunRecord
+from policies.models.record import RunRecord, without_model
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
-from policies.units import MAX_STEPS
+from policies.units import MAX_STEPS, counted
 from silo_node.training.family import Fitted
 from silo_node.training.kept_audits import AuditedModel
 from silo_node.training.raw_numbers import MAX_VECTORS, Numbers, joined, parted
@@ -131,7 +131,7 @@ class RunState(Message):
     @property
     def is_model(self) -> bool:
         """Whether there are weights that predict: a split has none, and a run that found no maximum ends without."""
-        return self.split is None and self.ended not in ("no-maximum", "too-few-rows")
+        return self.split is None and without_model(self.ended) is None
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -208,4 +208,6 @@ def check_position(state: RunState | None, request: Request) -> None:
         raise ProtocolError("this training run began with another request")
     done = 0 if state is None else state.done
     if (step.step, step.after) != (done, position_of(state)):
-        raise ProtocolError(f"this silo has learned {done} steps of the run, not the {step.step} before this one")
+        raise ProtocolError(
+            f"this silo has learned {counted(done, 'step')} of the run, not the {step.step} before this one"
+        )

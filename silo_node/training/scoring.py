@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from crypto.errors import ProtocolError
+from policies.models.record import without_model
 from policies.requests.families import Task
 from policies.requests.judged import JudgedModel, definition_of
 from policies.requests.request import Request
+from policies.units import counted
 from silo_node.training import exact, logistic_model
 from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
@@ -49,14 +51,20 @@ def check_judged(request: Request, load_run: Callable[[bytes], RunState | None])
     if state is None:
         raise ProtocolError(f"this silo has learned no step of the run {model.run.hex()}")
     if state.position != model.position:
-        raise ProtocolError(f"this silo has learned {state.done} steps of the run, and another one last than is judged")
+        raise ProtocolError(
+            f"this silo has learned {counted(state.done, 'step')} of the run, and another one last than is judged"
+        )
     known = None if state.record is None else state.record.plan.training
     if state.record is None or known is None:
-        raise ProtocolError("the model was learned by an earlier version, which kept no record of it; train it anew")
+        message = "the model was learned by an earlier version, which kept no record of it"
+        raise ProtocolError(message, "train it anew")
     if definition_of(state.record.table, known) != definition_of(request.table, model.step):
-        raise ProtocolError("the model was learned from other columns, definitions or options than it is judged by")
+        message = "the model was learned from other columns, definitions or options than it is judged by"
+        raise ProtocolError(message, "judge it by a table whose columns are defined as those that it was learned from")
     if not state.is_model:
-        raise ProtocolError("the run has ended without a model")
+        remedy = without_model(state.ended) or "judge a model: this run made a split"
+        raise ProtocolError("the run has ended without a model", remedy)
     if request.plan.training is not None and request.analyst != state.analyst:
-        raise ProtocolError("the model is another analyst's, who alone has it audited")  # the audit is kept beside it
+        # The audit is kept beside the model.
+        raise ProtocolError("the model is another analyst's, who alone has it audited", "let that analyst ask")
     return state

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from policies.models.shown import fitted_lines
+from policies.units import counted
 from silo_node.training.run import FamilyModel, RunState
 
 _NAME = 32
@@ -48,5 +49,5 @@ def _exact(state: RunState, model: FamilyModel) -> Iterator[str]:
 def _progress(state: RunState) -> str:
     """Return where a run stands that has no end of its own: one with noise is complete with its last step."""
     if state.release == "private":
-        return f"{state.done} of {state.steps} steps"
+        return f"{state.done} of {counted(state.steps, 'step')}"
     return "not at its end"

@@ -17,7 +17,7 @@ from aggregator.sums import MAX_OPEN_ROUNDS
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError, ProtocolError
 from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
-from crypto.rounds.payload import digests, frames, scheme_of
+from crypto.rounds.payload import digests, frames
 from crypto.sealing import PUBLIC_BYTES
 from policies.units import DAY_S, HOUR_S
 from tests.harness.shards import LocalSums
@@ -130,30 +130,6 @@ def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> Non
     run(tmp_path, story)
 
 
-def test_a_closed_sum_takes_nothing_more_and_is_read_until_the_round_is_over(tmp_path: Path) -> None:
-    """What the survivor set names is what the report has, whatever comes late."""
-
-    async def story(sums: LocalSums) -> None:
-        await sums.start(ROUND, manifest(10, WIDE), b"")
-        payload = np.arange(10, dtype="<u8").tobytes()
-        with pytest.raises(ProtocolError, match="not open"):
-            await sums.close(b"other", ("a",))
-        with pytest.raises(ProtocolError, match="not closed"):
-            await sums.sum_chunk(ROUND, 0)
-        await add(sums, "a", payload)
-        await sums.stage(ROUND, "b", digests([payload]), payload)
-        assert await sums.close(ROUND, ("a",)) == digests([payload])
-        for late in (sums.add(ROUND, "b", b"b"), sums.stage(ROUND, "c", digests([payload]), payload)):
-            with pytest.raises(ProtocolError, match="closed"):
-                await late
-        assert await sums.sum_chunk(ROUND, 0) == payload
-        assert await sums.total(ROUND, ("a",)) == [payload]
-        with pytest.raises(ProtocolError, match="not closed"):
-            await sums.sum_chunk(ROUND, 0)
-
-    run(tmp_path, story)
-
-
 @pytest.mark.parametrize("width", [4, 8])
 def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
     """Two frames and a bit: what stopped in the middle leaves neither a trace in the sum nor a file."""
@@ -161,8 +137,7 @@ def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
     async def story(sums: LocalSums) -> None:
         length = 2 * (4 << 20) // width + 17
         vectors = [np.arange(length, dtype=f"<u{width}") * 3, np.full(length, 2 ** (8 * width) - 5, f"<u{width}")]
-        limit = WIDE if width == 8 else NARROW
-        await sums.start(ROUND, manifest(length, limit), b"")
+        await sums.start(ROUND, manifest(length, WIDE if width == 8 else NARROW), b"")
         for silo, vector in zip("ab", vectors, strict=True):
             await add(sums, silo, vector.tobytes(), width)
         half = vectors[0].tobytes()

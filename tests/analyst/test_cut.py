@@ -274,8 +274,7 @@ def test_a_report_says_by_which_norm_rows_were_left_out(of_many: Simulation, tmp
         norm = ", of an L2 norm of at most 1 over the groups"
         assert report.notes()[-1].startswith(f"by definition: at most 9 rows of each person{norm}; sex one of 3")
         assert (
-            report.assumptions[0]
-            == f"one patient has at most 9 rows in an answer{norm} and is known to at most 1 silos"
+            report.assumptions[0] == f"one patient has at most 9 rows in an answer{norm} and is known to at most 1 silo"
         )
         assert list(verify(simulation.federation, bytes.fromhex(told["transcript"]), told))
         told["definition"]["max_norm"] = 2

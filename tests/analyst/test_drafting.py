@@ -570,6 +570,10 @@ def test_one_silo_drafts_with_the_same_file(tables: Path, capsys: pytest.Capture
         ("--basis consent", "argument --basis: invalid choice: 'consent'"),
         ("--purpose 'a b'", "argument --purpose: 'a b' cannot be the name of a purpose"),
         ("--computations query,guess", "argument --computations: found 'guess', expected some of query, "),
+        (
+            "--computations query,neural-network",
+            "argument --computations: found 'neural-network', expected some of query",
+        ),
         ("--controller ''", "argument --controller: expected a text of 1 to 120 characters"),
         ("--controller '<a@b>'", "--controller '<a@b>' names nobody"),
         ("--jurisdiction nowhere", "argument --jurisdiction: 'nowhere' cannot be a place"),

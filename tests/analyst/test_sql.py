@@ -281,7 +281,7 @@ DIFFERENCES = (
         "one of medicine, surgery, unknown",
         "one of unknown, medicine, surgery",
     ),
-    ("age", Edit("max_rows  = 2", "max_rows  = 1"), "at most 2 rows a person", "at most 1 rows a person"),
+    ("age", Edit("max_rows  = 2", "max_rows  = 1"), "at most 2 rows a person", "at most 1 row a person"),
     ("age", Edit("max_rows  = 2", "max_rows  = 2\nmax_norm  = 1"), "at most 2 rows a person", "of a norm of at most 1"),
 )
 

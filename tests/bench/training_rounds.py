@@ -8,6 +8,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +101,9 @@ class Way:
         return 3 + self.weights + self.weights * (self.weights + 1) // 2 if self.is_exact else self.weights + 1
 
 
+EXACT, PRIVATE = Way("exact_20_weights", 20, True), Way("private_20_weights", 20, False)
+
+
 class Clocked:
     """A silo's actor whose processor time is added up by round and step."""
 
@@ -129,19 +134,14 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # as in a silo's process, which has its share of the cores
-    for way in (
-        Way("exact_20_weights", 20, True),
-        Way("exact_40_features", 41, True),
-        Way("private_20_weights", 20, False),
-        Way("private_40_features", 41, False),
-    ):
+    for way in (EXACT, Way("exact_40_features", 41, True), PRIVATE, Way("private_40_features", 41, False)):
         round_beside_question(way)
     first_round_beside_others()
 
 
 def first_round_beside_others() -> None:
     """Publish the wall time of the first round of a run in simulate mode, beside each of the others."""
-    for way in (Way("exact_20_weights", 20, True), Way("private_20_weights", 20, False)):
+    for way in (EXACT, PRIVATE):
         firsts, others = list[float](), list[float]()
         for _ in range(STARTS):
             first, *rest = walls_of(way)
@@ -152,35 +152,27 @@ def first_round_beside_others() -> None:
 
 def walls_of(way: Way) -> list[float]:
     """Return the seconds of each round of a run in a federation that was started for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "f"
-        written(path, way)
-        time.sleep(SETTLED_S)
-        with Federation.open(path / "consilo.toml") as federation:
-            federation.offer_of(SILOS)  # what the silos open, which a command asks before any round
-            ends = [time.perf_counter()]
-            train(federation, read_job(path / "job.toml"), lambda done: ends.append(time.perf_counter()))
+    with settled(way) as path, Federation.open(path / "consilo.toml") as federation:
+        federation.offer_of(SILOS)  # what the silos open, which a command asks before any round
+        ends = [time.perf_counter()]
+        train(federation, read_job(path / "job.toml"), lambda done: ends.append(time.perf_counter()))
     return [end - began for began, end in pairwise(ends)]
 
 
 def round_beside_question(way: Way) -> None:
     """Publish a silo's processor time of a round, all of its steps and learning, beside a question's."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "f"
-        written(path, way)
-        time.sleep(SETTLED_S)  # rows of files that were written a moment ago are not kept
-        with simulate(path) as simulation:
-            clocks = {name: Clocked(silo.actor) for name, silo in simulation.silos.items()}
-            for name, silo in simulation.silos.items():
-                vars(silo)["actor"] = clocks[name]
-            rounds, questions = list[dict[str, float]](), list[dict[str, float]]()
+    with settled(way) as path, simulate(path) as simulation:
+        clocks = {name: Clocked(silo.actor) for name, silo in simulation.silos.items()}
+        for name, silo in simulation.silos.items():
+            vars(silo)["actor"] = clocks[name]
+        rounds, questions = list[dict[str, float]](), list[dict[str, float]]()
 
-            def after(done: int) -> None:
-                rounds.extend(one.taken() for one in clocks.values())
-                simulation.federation.query(QUESTION, purpose="lending", epsilon=1)
-                questions.extend(one.taken() for one in clocks.values())
+        def after(done: int) -> None:
+            rounds.extend(one.taken() for one in clocks.values())
+            simulation.federation.query(QUESTION, purpose="lending", epsilon=1)
+            questions.extend(one.taken() for one in clocks.values())
 
-            train(simulation.federation, read_job(path / "job.toml"), after)
+        train(simulation.federation, read_job(path / "job.toml"), after)
     first = len(SILOS)  # parts of the first round, which loads, and of the first question
     rounds, questions = rounds[first:], questions[first:]
     for what, parts in (("round", rounds), ("question", questions)):
@@ -196,6 +188,16 @@ def round_beside_question(way: Way) -> None:
         [1000 * sum(one.values()) for one in questions],
         f"ratio {1.7 if way.weights > 20 else 1.5}",
     )
+
+
+@contextmanager
+def settled(way: Way) -> Iterator[Path]:
+    """Yield the directory of a federation whose files are old enough that their rows are kept in a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        written(path, way)
+        time.sleep(SETTLED_S)
+        yield path
 
 
 def written(path: Path, way: Way) -> None:

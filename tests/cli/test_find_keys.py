@@ -35,7 +35,7 @@ def test_it_prints_what_was_found_and_how_to_adopt_it(
     assert "a key that nobody has is among them with probability 0.001 at most" in text
     stated = json.loads((out / "visits.code.v1.json").read_text())
     assert f'domain_file = "visits.code.v1.txt", domain_hash = "{stated["domain_hash"]}", unknown = "(other)"' in text
-    assert "round 2: 24 numbers of 3 prefixes, 2 survive, 1 keys entered" in notes
+    assert "round 2: 24 numbers of 3 prefixes, 2 survive, 1 key entered" in notes
     assert sorted(path.name for path in out.iterdir()) == ["visits.code.v1.json", "visits.code.v1.txt"]
     federation = ["--federation", str(asked.path / "consilo.toml")]
     assert main(["report", "verify", str(out / "visits.code.v1.json"), *federation]) == 0

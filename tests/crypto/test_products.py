@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from crypto.backends.masking import MaskingScheme
 from crypto.backends.scheme import CHUNK_VALUES, Shape
+from crypto.backends.unreduced import BLOCK
 from crypto.errors import ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.ring import Ring
 from crypto.rounds.products import (
-    BLOCK,
     ERROR_LOG2,
     InnerProducts,
     added,
@@ -180,9 +180,11 @@ def test_a_sum_that_is_not_reduced_holds_the_sum_of_the_words(
         expected = [sum(word >> shift & 2**32 - 1 for word in column) for shift in shifts for column in columns]
         entries = scheme.unreduced.read(index, summed)
         assert entries.tolist() == expected
-        assert scheme.unreduced.dtype == np.dtype("<u4" if 5 * 2 ** min(bits, 32) <= 2**32 else "<u8")
+        assert scheme.unreduced.above == (None if 5 * 2 ** min(bits, 32) <= 2**32 else np.dtype("u1"))
         scheme.unreduced.check(index, entries, silos)
-        assert scheme.unreduced.reduced(entries).tolist() == [sum(column) % 2**bits for column in columns]
+        reduced = ring.zeros(len(columns))
+        scheme.unreduced.reduced(index, summed, reduced)
+        assert reduced.tolist() == [sum(column) % 2**bits for column in columns]
         alone = [scheme.unreduced.of_words(scheme.words(index, one[index])) for one in chunks]
         assert np.array_equal(np.sum([one.astype(np.uint64) for one in alone], axis=0), entries)
 
@@ -200,7 +202,20 @@ def test_a_sum_that_is_not_reduced_takes_whole_chunks_of_so_many_silos() -> None
     total.add(1, chunk)
     with pytest.raises(ProtocolError, match="more than 2"):
         total.add(1, chunk)
-    assert total.chunk(1) == bytes(8)
+    assert total.chunk(1) == bytes(5)
+
+
+@pytest.mark.parametrize(("silos", "above"), [(1, 0), (2, 1), (256, 1), (257, 2), (MAX_SILOS, 2)])
+def test_an_entry_takes_as_many_bytes_as_it_can_need(silos: int, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow(monkeypatch, 32)
+    scheme = of_shape(CHUNK_VALUES + 1, silos)
+    assert scheme.sum_bytes(1) == 4 + above
+    total = scheme.accumulator(0)
+    for _ in range(silos):
+        total.add(1, b"\xff" * 4)
+    entries = scheme.unreduced.read(1, total.chunk(1))
+    assert entries.tolist() == [silos * (2**32 - 1)]
+    scheme.unreduced.check(1, entries, silos)
 
 
 def test_an_entry_is_at_most_the_sum_of_the_largest_words() -> None:

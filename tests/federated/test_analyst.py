@@ -21,6 +21,7 @@ from analyst.training.registry import Registry
 from federation.errors import FederationError
 from federation.transport.frames import Kind, frame
 from policies.domains import text_of
+from policies.models.portable import Portable
 from tests.harness.domains import GROUPED, days, lengthen
 from tests.harness.federated import (
     AGGREGATOR,
@@ -194,7 +195,7 @@ def test_a_model_is_trained_over_a_served_aggregator_and_equals_the_fit_on_all_r
         assert not any(np.float64(weight).tobytes() in disk or repr(weight).encode() in disk for weight in weights)
         (entry,) = Registry(one.path / ANALYST).entries()
         assert entry.model is not None
-        assert entry.model.portable is not None
+        assert isinstance(entry.model.portable, Portable)
         assert entry.model.portable.weights == (tuple(weights.tolist()),)
         assert owner("models", "--policy", one.path / "east" / "policy.toml") == 0
         assert f"{STEPS} of {STEPS} steps, private, for lending" in capsys.readouterr().out

@@ -147,7 +147,7 @@ CASES = [
          request=lambda: with_column(AGE.model_copy(update={"can_be_missing": False}))),
     Case("more rows", "MAX_ROWS", "privacy_unit.max_rows", "3 rows of one patient asked, up to 2 enter",
          asked={"table": table(max_rows=3)}),
-    Case("fewer rows", "MAX_ROWS", "privacy_unit.max_rows", "1 rows of one patient asked, up to 2 enter",
+    Case("fewer rows", "MAX_ROWS", "privacy_unit.max_rows", "1 row of one patient asked, up to 2 enter",
          asked={"table": table(max_rows=1)}),
     Case("a norm where the policy has none", "MAX_NORM", "privacy_unit.max_norm",
          "max_norm = 1 for the rows of one patient asked, the policy has no max_norm",

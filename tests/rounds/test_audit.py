@@ -8,7 +8,7 @@ import pytest
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import show_training
+from analyst.training.told import show_training
 from policies.fairness.shares import z_of
 from tests.cases import every
 from tests.rounds.test_exact_families import SILOS, banks, figures, run, the_model

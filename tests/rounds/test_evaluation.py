@@ -13,6 +13,7 @@ from sklearn import metrics as of_sklearn
 
 import analyst.cli.main
 import analyst.client
+import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.evaluation import (
     Evaluated,
@@ -217,3 +218,42 @@ def test_the_command_tells_the_last_run(
         request = evaluation_of(simulation.federation, entry_of(simulation))
         with pytest.raises(ValueError, match="whom its own run held out"):
             Evaluation.model_validate(dict(request.plan) | {"held_out": HeldOut(column="owner")})
+
+
+def test_a_run_without_a_maximum_has_no_model_to_judge_and_every_command_says_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {silo: [row | {"owner": row["ok"]} for row in rows_of(silo)] for silo in SILOS}
+    both = ('release = ["model"]', 'release = ["model", "metrics", "model-to-analyst"]')
+    to_analyst = 'recipients = ["silos", "analyst"]\n'
+    job = job_of("logistic-regression", "ok", to_analyst) + '[held_out]\nshare = 0.3\n[metric]\nname = "auc"\n'
+    path, remedy = tmp_path / "f", "train anew without the feature"
+    with banks(path, job, rows, WITH_EVALUATION, change=both) as (simulation, file):
+        training = run(simulation, file)  # its metric is not asked for once it has no model
+        assert training.ended == "no-maximum"
+        assert not training.rounds[-1].figures
+        entry = entry_of(simulation)
+        with pytest.raises(AnalystError, match=r"ended without a model \(no-maximum\)") as told:
+            evaluation_of(simulation.federation, entry)
+        assert remedy in told.value.hint
+        # A silo says the same to an analyst whose own entry has not noted the end.
+        request = evaluation_of(simulation.federation, entry.model_copy(update={"is_finished": False}))
+        with pytest.raises(DeniedError, match="the run has ended without a model") as denied:
+            evaluate(simulation.federation, entry, request)
+        assert remedy in denied.value.hint
+    (path / "new.csv").write_text("kind,debt,age,owner\na,2.5,40,yes\n")
+    place = ("--federation", str(path / "consilo.toml"))
+    own = ("--policy", str(path / "silos" / "north" / "policy.toml"))
+    for words in (
+        ["predict", entry.name, str(path / "new.csv")],
+        ["export", entry.name, "--out", str(path / "m.json")],
+    ):
+        for command, program in (
+            (["model", *words, *place], analyst.cli.main.main),
+            (["models", *words, *own], silo_node.owner.cli.main),
+        ):
+            assert program(command) == 1
+            said = capsys.readouterr().err
+            assert "ended without a model" in said
+            assert remedy in said
+    assert not (path / "m.json").exists()

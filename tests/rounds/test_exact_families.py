@@ -15,7 +15,8 @@ import statsmodels.api as sm
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import Training, show_training, train
+from analyst.training.run import Training, train
+from analyst.training.told import show_training
 from federation.founding import found
 from policies.requests.exact import ExactStep
 from silo_node.training.run import FamilyModel

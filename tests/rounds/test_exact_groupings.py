@@ -11,7 +11,8 @@ import scipy.stats
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import show_training, train
+from analyst.training.run import train
+from analyst.training.told import show_training
 from policies.requests.exact import ExactStep
 from tests.harness import families
 from tests.rounds.test_exact_families import banks, figures, pooled, rows_of, run, the_model

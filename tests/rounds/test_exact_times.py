@@ -1,5 +1,6 @@
 """Families of the time to an event across five silos in memory: what the pooled rows would give."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import statsmodels.duration.api as smd
 
 import silo_node.owner.cli
-from analyst.errors import AnalystError
+from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import show_training
+from analyst.training.told import show_training
+from policies.requests.exact import ExactStep
 from tests.rounds.test_exact_families import SILOS, TIGHT, banks, figures, rows_of, run, the_model
 from tests.rounds.test_training import asked
 
@@ -73,7 +75,7 @@ def test_a_run_of_curves_is_that_of_the_pooled_rows(tmp_path: Path, capsys: pyte
         policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
         assert silo_node.owner.cli.main(["models", "--policy", str(policy)]) == 0
         shown = capsys.readouterr().out
-    assert "1 of 1 steps" in shown
+    assert "1 of 1 step" in shown
     assert "a median is the end of its line" in shown
     rows = [row for silo in SILOS for row in rows_of(silo)]
     ends = np.round(np.floor(np.array([row["paid"] for row in rows]) / 2.5 + 1e-9) * 2.5 + 2.499, 3)
@@ -107,3 +109,42 @@ def test_a_job_without_a_time_or_with_a_label_costs_nothing(tmp_path: Path) -> N
                 run(simulation, file)
             assert says in caught.value.message
             assert not simulation.reports
+
+
+def test_a_cox_run_tells_the_baseline_hazard_in_lines_of_min_cohort_rows(tmp_path: Path) -> None:
+    columns = '[columns]\ntime = "paid"\nevent = "ok"\n'
+    job = f"{JOB}hazard = 2.5\n{columns}"
+    with banks(tmp_path / "f", job, None, ("cox",)) as (simulation, file):
+        training = run(simulation, file)
+        model, step = the_model(simulation), asked(simulation)[0].plan.training
+        assert training.ended == "complete"
+        assert isinstance(step, ExactStep)
+        assert step.cohort == 10  # the policies' largest, which the job does not name
+        file.write_text(job.replace("hazard = 2.5\n", "hazard = 2.5\nmin_cohort = 2\n"))
+        with pytest.raises(DeniedError, match="MIN_COHORT"):
+            run(simulation, file)
+        # Without a hazard there is no group to show, and a run says nothing of a cohort.
+        file.write_text(job.replace("hazard = 2.5\n", ""))
+        run(simulation, file)
+        other = asked(simulation)[-1].plan.training
+        assert isinstance(other, ExactStep)
+        assert other.cohort is None
+        assert [one.name for one in other.options] == ["tolerance"]
+    rows = [row for silo in SILOS for row in rows_of(silo)]
+    weights = [(line.values[0] or 0.0) for line in model.fitted.listings[0].lines]
+    inputs = np.array([[row[name] for name in FEATURES] for row in rows], float)
+    risk = np.exp((inputs - inputs.mean(0)) @ weights)
+    bins = np.floor(np.array([row["paid"] for row in rows]) / 2.5 + 1e-9).astype(int)
+    events = np.array([row["ok"] for row in rows])
+    (found,) = [one for one in model.fitted.listings if one.name == "baseline hazard"]
+    assert found.headings == ("at risk", "events", "cumulative hazard", "survival")
+    places = [int((float(line.name) + 1e-9) // 2.5) for line in found.lines]
+    assert len(places) > 5
+    before = -math.inf
+    for place, line in zip(places, found.lines, strict=True):
+        hazard = sum(events[bins == one].sum() / risk[bins >= one].sum() for one in set(bins[bins <= place]))
+        assert line.values[2] == pytest.approx(hazard, rel=1e-7)
+        assert line.values[3] == pytest.approx(math.exp(-hazard), rel=1e-7)
+        assert ((bins > before) & (bins <= place)).sum() >= 10
+        assert (bins > place).sum() >= 10 or not (bins > place).any()
+        before = place

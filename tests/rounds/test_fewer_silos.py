@@ -11,7 +11,7 @@ from analyst.errors import DeniedError, StuckError
 from analyst.requests import renewed
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
-from analyst.training.run import show_training
+from analyst.training.told import show_training
 from crypto.errors import ProtocolError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.opening import CheckedReport
@@ -113,7 +113,8 @@ def test_below_what_may_be_missing_the_rest_goes_on_from_the_last_model(tmp_path
         policy = path / "silos" / "east" / "policy.toml"
     old, new = held_models(load(policy).policy, policy.parent)
     assert (old.end, new.end) == (f"goes on as {new.name}", "all rounds taken")
-    assert new.rho == training.rho
+    assert new.price is not None
+    assert new.price.rho == training.rho
 
 
 def test_what_is_printed_has_the_charges_that_gave_no_report(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from blake3 import blake3
 
 from aggregator.capacity import Capacity
 from aggregator.errors import StoreError

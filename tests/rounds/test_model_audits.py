@@ -11,7 +11,8 @@ import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
-from analyst.training.run import Training, show_training
+from analyst.training.run import Training
+from analyst.training.told import show_training
 from policies.document.load import load
 from policies.models.card import limits
 from silo_node.owner.model_registry import held_models

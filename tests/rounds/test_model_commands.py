@@ -13,7 +13,7 @@ import silo_node.owner.cli
 from policies.models.scores import RowCells
 from policies.requests.exact import FamilyStep
 from silo_node.training.exact import kept_state
-from silo_node.training.predicting import scored
+from silo_node.training.family import Examples
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 from tests.harness.families import examples
@@ -179,7 +179,9 @@ def test_a_card_is_one_file_without_scripts_and_links(
     assert "neither .html nor .json" in capsys.readouterr().err
 
 
-def test_naive_bayes_predicts_at_the_silo_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_naive_bayes_is_exported_and_predicts_as_its_family_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, file = tmp_path / "f", tmp_path / "new.csv"
     job = job_of("naive-bayes", "grade", f'{TO_ANALYST}[options]\nmissing = "skip"\n')
     with banks(path, job, computations=("naive-bayes",), change=OPEN) as (simulation, job_file):
@@ -196,13 +198,21 @@ def test_naive_bayes_predicts_at_the_silo_alone(tmp_path: Path, capsys: pytest.C
     task = plan.task(state.record.table)
     cells = {"kind": np.array([0, 1]), "debt": np.array([-500, 0]), "age": np.array([-37, -37])}
     rows = RowCells(cells | {"owner": np.array([1, -1])}, {"debt": np.array([False, True])})
-    assert np.abs(found - scored(state, task, rows)).max() <= 1e-12
+    judged = FAMILIES["naive-bayes"].judged
+    assert judged is not None
+    own = Examples(np.arange(rows.rows), rows.cells, rows.missing)
+    assert np.abs(found - judged.scores(task, kept_state(state, task), own)).max() <= 1e-12
     assert found.sum(1) == pytest.approx([1, 1])
-    for command, says in (
-        (owner, "has a table for each class"),
-        (ana, "predictions of other families are made at the"),
-    ):
-        assert command(path, "export", state.run.hex(), "--out", str(tmp_path / "model.json")) == 1
-        assert says in capsys.readouterr().err
+    assert ana(path, "predict", state.run.hex(), str(file)) == 0
+    assert capsys.readouterr().out.splitlines() == [head, *lines]
+    for form in ("json", "onnx"):
+        for command, name in ((owner, "own"), (ana, "ana")):
+            out = tmp_path / f"{name}.{form}"
+            assert command(path, "export", state.run.hex(), "--format", form, "--out", str(out)) == 0
+            assert f"{out}: naive-bayes" in capsys.readouterr().out
+        assert (tmp_path / f"own.{form}").read_bytes() == (tmp_path / f"ana.{form}").read_bytes()
+    model = json.loads((tmp_path / "own.json").read_text())
+    assert (model["schema"], model["label"], model["classes"]) == ("consilo-bayes/1", "grade", ["no", "later", "yes"])
+    assert [one["column"]["name"] for one in model["numbers"]] == ["debt", "age"]
     assert ana(path, "show", state.run.hex()) == 0
     assert "shares of values" in capsys.readouterr().out

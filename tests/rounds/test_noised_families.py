@@ -16,7 +16,7 @@ import pytest
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import show_training
+from analyst.training.told import show_training
 from crypto.noise import discrete_gaussian
 from federation.founding import found
 from policies.requests.noised import NoisedStep

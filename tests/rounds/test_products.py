@@ -91,13 +91,25 @@ def test_a_dropped_silo_has_no_part_in_the_proof() -> None:
 # A wrong sum
 
 
+def entries_of(one: Round) -> Entries:
+    """Return the entries of the sum that the aggregator has."""
+    scheme = one.composed.scheme
+    assert isinstance(scheme, MaskingScheme)
+    chunks = slices(one.total(), sizes_of(one))
+    return np.concatenate([scheme.unreduced.read(index, chunk) for index, chunk in enumerate(chunks)])
+
+
 def lied(one: Round, error: Callable[[Entries, int], None]) -> Round:
     """Let the aggregator close another sum than it has, and go on with it as if it were right."""
     scheme = one.composed.scheme
     assert isinstance(scheme, MaskingScheme)
-    entries = np.frombuffer(one.total(), scheme.unreduced.dtype).copy()
+    entries = entries_of(one)
     error(entries, scheme.unreduced.most(4))
-    wrong = entries.tobytes()
+    wrong, start = b"", 0
+    for index in range(scheme.shape.chunks):
+        part = entries[start : start + scheme.unreduced.entries(index)]
+        wrong += part.astype("<u4").tobytes() + (part >> np.uint64(32)).astype("u1").tobytes()
+        start += part.size
     one.total = lambda: wrong  # type: ignore[method-assign]
     return one
 
@@ -135,16 +147,14 @@ def test_a_wrong_sum_is_found_where_masked_inputs_are_fetched_whole(error: str) 
 
 
 def test_an_entry_that_no_contributions_give_is_refused() -> None:
-    """Hope: an error of 2^62 has so many zeros at its end that two products do not see it."""
+    """Hope: an error of 2^39 has so many zeros at its end that two products may not see it."""
 
     def large(entries: Entries, most: int) -> None:
-        entries[0] += np.uint64(2**62)
+        entries[0] |= np.uint64(2**39)
 
     one = opened(lied(begun(), large)).prove()
     with pytest.raises(RangeError, match=f"above {4 * (2**32 - 1)}"):
         check_sum(check(one), no_evidence)
-    with pytest.raises(RangeError, match="above"):
-        open_report(check(one), "ana", SEALING)
 
 
 def test_the_sum_is_that_which_the_silos_agreed_on() -> None:
@@ -358,9 +368,9 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
         entries[: entries.size] = [(int(one) + more) % most for one, more in zip(entries, error, strict=False)]
 
     one = begun()
-    honest = np.frombuffer(one.total(), np.uint64)
+    honest = entries_of(one)
     lied(one, moved)
-    fixed = np.frombuffer(one.total(), np.uint64)
+    fixed = entries_of(one)
     opened(one).prove()
     more = []
     for entries in (fixed, honest):

@@ -12,13 +12,14 @@ from aggregator.reports import sealed_model
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
-from analyst.training.run import show_training, to_json
+from analyst.training.told import show_training, to_json
 from crypto.errors import ProtocolError
 from crypto.rounds.report import StoredReport
 from crypto.wire import is_envelope
 from policies.document.load import load
+from policies.models.forms import scores_of
 from policies.models.released import MAX_SEALED_MODEL_BYTES, ReleasedModel, digest_of_model
-from policies.models.scores import RowCells, scores
+from policies.models.scores import RowCells
 from policies.requests.exact import FamilyStep
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import held_models
@@ -178,8 +179,9 @@ def test_a_model_with_noise_is_released_at_no_further_price(tmp_path: Path, caps
         assert entry.rho == training.rho == pytest.approx(simulation.spent("west") / 1e6)
         policy = tmp_path / "f" / "silos" / "west" / "policy.toml"
     (held,) = held_models(load(policy).policy, policy.parent)
-    assert held.rho == training.rho
-    assert held.card().rho == training.rho
+    assert held.price is not None
+    assert held.price.rho == training.rho
+    assert held.card().price == held.price == entry.price
     assert held.digest == digest_of_model(entry.model.fitted, entry.model.portable)
     assert silo_node.owner.cli.main(["models", "list", "--policy", str(policy)]) == 0
     assert "epsilon" in capsys.readouterr().out
@@ -193,6 +195,6 @@ def test_a_model_with_noise_is_released_at_no_further_price(tmp_path: Path, caps
     judged = FAMILIES[task.family].judged
     assert judged is not None
     expected = judged.scores(task, kept_state(state, task), Examples(np.arange(9), cells))
-    found = scores(form, RowCells(cells))
+    found = scores_of(form, RowCells(cells))
     assert found.shape == (9, 3)
     assert np.abs(found - expected).max() <= 1e-12

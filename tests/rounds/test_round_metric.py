@@ -12,7 +12,8 @@ from analyst.training.job import RoundMetric, read_job
 from analyst.training.patience import MetricSoFar
 from analyst.training.preview import preview_run, run_lines
 from analyst.training.progress import Progress
-from analyst.training.run import Training, show_training, to_json, train
+from analyst.training.run import Training, train
+from analyst.training.told import show_training, to_json
 from crypto.noise import discrete_gaussian
 from policies.units import MICRO
 from silo_node.data.sides import held_out_of

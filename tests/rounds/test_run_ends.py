@@ -9,8 +9,8 @@ import pytest
 from analyst.errors import DeniedError
 from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
-from analyst.training.run import show_training, to_json
 from analyst.training.stopping import owed_file
+from analyst.training.told import show_training, to_json
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.messages import Failed, ModelUpdated, RunEnd, Stopped
 from crypto.wire import detach, sign, signer_of, unverified

@@ -261,8 +261,7 @@ def test_a_long_report_is_waited_for_as_its_bytes_take_over_the_slowest_link(sim
     found = index_of(StoredReport.decode(simulation.reports[-1]).message)
     _, request = simulation.federation.prepare(LONG, purpose=PURPOSE, epsilon=1)
     sent = sent_of(request)
-    received = sent.sum_bytes + len(simulation.silos) * sent.input_bytes
-    assert found.receives_s == at_rate(received, sent.input_bytes, sends(simulation, "cedar"))
+    assert found.receives_s == at_rate(sent.sum_bytes, sent.input_bytes, sends(simulation, "cedar")) > 0
     ask(simulation, SHORT)
     assert index_of(StoredReport.decode(simulation.reports[-1]).message).receives_s == 0
 

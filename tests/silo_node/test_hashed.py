@@ -47,7 +47,7 @@ TRAIN, TEST = planted(8000, 1), planted(20_000, 2)
 
 
 def of(crossed: str = "a*b", rounds: int = 80, family: str = "hashed-logistic", **options: str) -> Task:
-    return task(family, COLUMNS, "ok", FEATURES, rounds=rounds, bits="12", crossed=crossed, **options)
+    return task(family, COLUMNS, "ok", FEATURES, rounds=rounds, bits="12", crossed=crossed, **options)  # type: ignore[arg-type]
 
 
 def accuracy(own: Task, state: State) -> float:
@@ -143,7 +143,9 @@ def test_the_fit_is_the_maximum_that_another_program_finds() -> None:
         value = (np.logaddexp(0, odds) - odds * label).sum() + (penalty * weights**2).sum() / 2
         return float(value), slope + penalty * weights
 
-    best = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-7})
+    best = minimize(
+        loss, np.zeros(len(used)), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-7}
+    )
     assert state["accepted"][used] == pytest.approx(best.x, abs=2e-4)
     assert not np.delete(state["accepted"], used).any()
 
@@ -171,7 +173,7 @@ def test_a_tenth_of_the_weights_a_round_comes_near_with_more_rounds(options: dic
     found, _, rounds = fitted(of(rounds=301, **options))
     assert found > exact - 0.01
     assert rounds == 301
-    own = numbered(of(**options), 1)
+    own = numbered(of(**options), 1)  # type: ignore[arg-type]
     assert SHAPES[own.family].blocks(own)["gradient"] == 409
 
 
@@ -279,7 +281,7 @@ def test_what_does_not_fit_is_refused_with_what_is_expected(
     options: dict[str, str], features: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says.replace("*", r"\*")):
-        task("hashed-logistic", COLUMNS, "ok", features, **options)
+        task("hashed-logistic", COLUMNS, "ok", features, **options)  # type: ignore[arg-type]
 
 
 def test_a_text_label_names_its_positive_value() -> None:

@@ -235,7 +235,7 @@ def test_what_is_joined_is_as_fresh_as_its_oldest_source() -> None:
 
 def test_a_silo_does_not_start_where_persons_have_several_rows(tmp_path: Path) -> None:
     stored(tmp_path, VISITED, [*KNOWN, ("p1", "south", 3), ("p1", "north", 1)])
-    with pytest.raises(SourceError, match="'patients' says one_row = true, and 1 persons have several rows"):
+    with pytest.raises(SourceError, match="'patients' says one_row = true, and has 1 person with several rows"):
         contributed(tmp_path, asked_by(BY_REGION))
 
 

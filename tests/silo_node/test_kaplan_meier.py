@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from policies.requests.families import MAX_CELLS
-from silo_node.training.families.kaplan_meier import stretches
+from policies.units import counted
+from silo_node.training.curves import stretches
 from silo_node.training.family import Fitted, Listing
 from tests.harness.families import divided, examples, number, part, run, task, text, truth
 from tests.harness.public_rows import lung
@@ -138,7 +139,7 @@ def test_lines_and_groups_of_fewer_rows_than_min_cohort_are_left_out_and_not_kep
         assert [line.name for line in listing(fitted, "groups").lines] == [f"ecog = {value}" for value in enough]
         assert figures(fitted)["rows"] == sum(sizes[value] for value in enough)
         if len(enough) < 4:
-            assert fitted.notes[0] == f"left out: {4 - len(enough)} groups of fewer than {least} rows"
+            assert fitted.notes[0] == f"left out: {counted(4 - len(enough), 'group')} of fewer than {least} rows"
         for value in enough:
             mask = rows["ecog"] == value
             at_risk = [line.values[0] or 0 for line in listing(fitted, f"survival of ecog = {value}").lines]

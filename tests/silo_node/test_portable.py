@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.stats
 
+from policies.models.bayes import Bayes
 from policies.models.exporting import exported
+from policies.models.forms import scores_of
 from policies.models.onnx_form import to_onnx
 from policies.models.portable import Portable
 from policies.models.scores import RowCells, scores
 from policies.requests.families import Task
 from silo_node.errors import SiloError
 from silo_node.training.family import Examples, State
-from silo_node.training.portable import exact_form
+from silo_node.training.portable import bayes_form, exact_form
 from silo_node.training.registry import FAMILIES
 from tests.harness import families
 from tests.harness.families import number, text, truth
@@ -115,3 +118,56 @@ def test_coefficients_in_the_columns_units_are_those_that_owners_see(what: str) 
     assert found.keys() == shown.keys()
     for name, value in shown.items():
         assert found[name] == pytest.approx(value, rel=1e-9), name
+
+
+@pytest.mark.parametrize("missing", ["drop", "skip"])
+@pytest.mark.parametrize(("label", "cohort"), [("grade", "2"), ("ok", "2"), ("grade", "150")])
+def test_naive_bayes_scores_by_its_densities_and_shares_in_every_format(label: str, missing: str, cohort: str) -> None:
+    task = families.task("naive-bayes", COLUMNS, label, FEATURES, missing=missing, min_cohort=cohort)
+    found = rows()
+    is_gap = np.arange(500) % 7 == 0, np.arange(500) % 13 == 0
+    gaps = {} if missing == "drop" else {"debt": is_gap[0], "owner": is_gap[1]}
+    examples = families.examples(task, found, gaps)
+    state = families.run(task, [examples])[0]
+    model = bayes_form(task, state)
+    judged = FAMILIES["naive-bayes"].judged
+    assert judged is not None
+    cells = RowCells(examples.cells, examples.missing)
+    assert np.array_equal(scores_of(model, cells), judged.scores(task, state, examples))
+    # The same by scipy and by hand, of the rows themselves.
+    groups = list(task.groups)
+    of = np.array([groups.index(str(one)) for one in found["grade"]]) if label == "grade" else found["ok"].astype(int)
+    sizes = np.bincount(of, minlength=len(groups))
+    shown = [place for place in range(len(groups)) if sizes[place] >= int(cohort)]
+    assert len(shown) == len(groups) - (cohort == "150")
+    logs = np.full((500, len(groups)), -np.inf)
+    for place in shown:
+        own = of == place
+        logs[:, place] = np.log(own.sum() / sizes[shown].sum())
+        for name, values in (("debt", found["debt"] / 100), ("age", found["age"].astype(float))):
+            there = np.ones(500, bool) if name not in gaps else ~gaps[name]
+            normal = scipy.stats.norm(values[own & there].mean(), values[own & there].std())
+            logs[:, place] += np.where(there, normal.logpdf(values), 0)
+        for name, count in (("kind", 4), ("owner", 2)):
+            there = np.ones(500, bool) if name not in gaps else ~gaps[name]
+            share = [((found[name] == value) & own & there).sum() + 1 for value in found_values(name)]
+            each = np.log(np.array(share) / ((own & there).sum() + count))
+            places = [found_values(name).index(value) for value in found[name]]
+            logs[:, place] += np.where(there, each[places], 0)
+    expected = np.exp(logs - logs.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    assert scores_of(model, cells) == pytest.approx(expected if label == "grade" else expected[:, 1], abs=1e-10)
+    assert Bayes.decode(model.encode()) == model
+    assert json.loads(exported(model, "json"))["schema"] == "consilo-bayes/1"
+    assert len(to_onnx(model)) > 500  # it was compared with the scores, or nothing would be returned
+
+
+def found_values(name: str) -> list[Any]:
+    return ["a", "b", "c", "?"] if name == "kind" else [False, True]
+
+
+def test_naive_bayes_of_too_few_rows_has_no_form() -> None:
+    task = families.task("naive-bayes", COLUMNS, "grade", FEATURES, min_cohort="400")
+    state = families.run(task, [families.examples(task, rows())])[0]
+    with pytest.raises(SiloError, match="ended without a model"):
+        bayes_form(task, state)

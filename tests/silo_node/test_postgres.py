@@ -242,7 +242,7 @@ def test_more_rows_than_a_batch_and_any_text_arrive(server: "Server") -> None:
     rows = [(index, texts[index % len(texts)] if index < 50 else None) for index in range(2 * BATCH_ROWS + 1)]
     server.fill("clinical.many", 'number int, "a ""b"" %s" text', rows)
     many = PostgresTable(VARIABLE, "clinical.many")
-    found = fetch({many: ['a "b" %s', "number"]}, 20)[many]
+    found = fetch({many: ['a "b" %s', "number"]}, 20)[many].rows
     assert found.column_names == ['a "b" %s', "number"]
     assert found["number"].to_pylist() == [str(number) for number, _ in rows]
     assert found['a "b" %s'].to_pylist() == [text for _, text in rows]
@@ -273,7 +273,7 @@ def test_a_transaction_is_read_only_and_limited(server: "Server") -> None:
     with pytest.raises(SourceError, match="read-only transaction"):
         fetch({PostgresTable(VARIABLE, "clinical.writes"): ["note"]}, 20)
     table = PostgresTable(VARIABLE, "clinical.settings")
-    found = fetch({table: ["isolation", "statement", "lock", "idle", "name"]}, 20)[table].to_pylist()[0]
+    found = fetch({table: ["isolation", "statement", "lock", "idle", "name"]}, 20)[table].rows.to_pylist()[0]
     assert found.pop("isolation") == "repeatable read"
     assert found.pop("name") == "consilo"
     assert set(found.values()) == {"20s"}
@@ -286,8 +286,8 @@ def test_tables_of_one_database_are_read_as_of_one_moment(server: "Server", monk
     server.meanwhile(monkeypatch, after=lambda: server.execute(written))
     tables = [PostgresTable(VARIABLE, f"clinical.{name}") for name in ("first", "second")]
     found = fetch({table: ["a"] for table in tables}, 20)
-    assert [found[table]["a"].to_pylist() for table in tables] == [["1"], ["1"]]
-    assert fetch({tables[1]: ["a"]}, 20)[tables[1]].num_rows == 3
+    assert [found[table].rows["a"].to_pylist() for table in tables] == [["1"], ["1"]]
+    assert fetch({tables[1]: ["a"]}, 20)[tables[1]].rows.num_rows == 3
 
 
 # ---- what goes wrong ---------------------------------------------------------------------------------------------

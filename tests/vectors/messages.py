@@ -723,6 +723,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             },
         },
     )
+    bayes: dict[str, Any] = {
+        "version": "consilo-bayes/1",
+        "model": "naive-bayes",
+        "label": "icd",
+        "classes": ["a", "b", "c"],
+        "missing": "skip",
+        "priors": [-0.5, None, -1.25],
+        "numbers": [],
+        "values": [{"column": WARD, "logs": [[-0.5] * 3, [-0.25] * 3]}],
+    }
+    yield "ReleasedModel", model | {"family": "naive-bayes", "ended": "complete", "fitted": FITTED, "portable": bayes}
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.requests.families import Task
-from silo_node.training import design
+from policies.units import counted
+from silo_node.training import design, hazard
 from silo_node.training.coefficients import LEVEL, Words, fitted, has_model, regression
 from silo_node.training.concordance import pairs
 from silo_node.training.distributions import chi_square_tail
@@ -142,10 +143,16 @@ def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
         told += pairs(times, is_event[rows], predictor)
     if not outside and np.abs(total).max() > MOST_UNITS:
         outside = examples.rows
+    by_bin = list[Integers]()
+    if hazard.is_asked(task):
+        predictors = _predictors(task, state, examples, weights)
+        of_rows = None if outside else hazard.contribution(task, examples, predictors, bits)
+        outside = examples.rows if of_rows is None else outside
+        by_bin = hazard.nothing(task) if of_rows is None else of_rows
     if outside:
         total[:], told[:] = 0, 0
     counts = [np.array([one], np.int64) for one in (examples.rows, outside, int(is_event.sum()), len(own))]
-    return [counts[0], total[:1], total[1 : 1 + width], total[1 + width :], *counts[1:], told]
+    return [counts[0], total[:1], total[1 : 1 + width], total[1 + width :], *counts[1:], told, *by_bin]
 
 
 def _part(task: Task, examples: Examples, rows: Integers) -> Examples:
@@ -195,6 +202,8 @@ def _stepped(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
     after = stepped(state, task, problem, {**sums, **padded})
     if after.one("taken") > taken:
         after = after.with_(pairs=sums["pairs"])
+        if hazard.is_asked(task):
+            after = hazard.kept(task, after, sums, bits)
         # Rows of a stratum are compared with each other, so it has one comparison fewer than rows.
         if not taken and min(events, state.one("rows") - state.one("strata")) <= after["kept"].sum():
             return after.at_end("too-few-rows")
@@ -219,14 +228,16 @@ def _finish(task: Task, state: State) -> Fitted:
         ]
     if told + wrong + tied:
         figures.append(figure("concordance", float((told + tied / 2) / (told + wrong + tied))))
-    more = () if events >= _FEW_EVENTS * weights else (_few(events, weights),)
-    return fitted(task, state, (*listings, _ratios(listings[0])), figures, WORDS, more)
+    more = [] if events >= _FEW_EVENTS * weights else [_few(events, weights)]
+    curves = list[Listing]()
+    if hazard.is_asked(task):
+        curves, more = hazard.listings(task, state), [*more, *hazard.notes(task, state)]
+    return fitted(task, state, (*listings, _ratios(listings[0]), *curves), figures, WORDS, more)
 
 
 def _few(events: float, weights: float) -> str:
-    return (
-        f"few events: {events:.0f} for {weights:.0f} weights; below {_FEW_EVENTS} for each weight intervals are rough"
-    )
+    told = f"{events:.0f} for {counted(weights, 'weight')}"
+    return f"few events: {told}; below {_FEW_EVENTS} for each weight intervals are rough"
 
 
 def _ratios(listing: Listing) -> Listing:
@@ -248,11 +259,16 @@ def _exponential(value: float | None) -> float:
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
     """Return the log of each row's hazard relative to a row of mean features."""
-    columns, weights = design.terms(task), standing(state)
+    return _predictors(task, state, examples, standing(state)[1:])
+
+
+def _predictors(task: Task, state: State, examples: Examples, weights: Vector) -> Vector:
+    """Return the rows' standardised features times the weights, added in one order, of shape (rows,)."""
+    columns = design.terms(task)
     room, found = np.empty((task.width, design.BLOCK_ROWS)), np.zeros(examples.rows)
     for rows in design.blocks_of(examples):
         block = design.matrix(columns, state, examples, rows, room)[1:]
-        for column, weight in zip(block, weights[1:], strict=True):  # one order, whatever the block is
+        for column, weight in zip(block, weights, strict=True):  # one order, whatever the block is
             found[rows] += column * weight
     return found
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from policies.requests.families import Task, centres_of
+from policies.units import counted
 from silo_node.training import design
 from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure, known
 from silo_node.training.grid import LEAST_BITS, MOST_UNITS, Integers, Vector, bits_for, most, row_sums
@@ -182,7 +183,7 @@ def _finish(task: Task, state: State) -> Fitted:
     is_shown = persons >= cohort
     notes = []
     if hidden := int((~is_shown).sum()):
-        notes.append(f"left out: {hidden} centres of fewer than {cohort} persons")
+        notes.append(f"left out: {counted(hidden, 'centre')} of fewer than {counted(cohort, 'person')}")
     if "changed" in state.numbers:
         notes.append("the rows changed in the run, as consent did: the centres are of those that were there at last")
     if state.ended is None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from policies.requests.families import Task, curve_grid, curve_groups
 from policies.requests.survival import number
+from policies.units import counted
+from silo_node.training.curves import cells_of, counted_in, stretches
 from silo_node.training.distributions import chi_square_tail, normal_quantile
 from silo_node.training.events import happened
 from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure, known, line
@@ -25,23 +27,13 @@ _HEADINGS = ("at risk", "events", "survival", "standard error", "2.5 %", "97.5 %
 
 
 def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
-    groups, grid, column = len(curve_groups(task)), curve_grid(task), task.table.column(task.parts["time"])
+    length = len(curve_groups(task)) * curve_grid(task).bins
     if task.number:
-        return [np.zeros(1, np.int64), np.zeros(1, np.int64), *(np.zeros(groups * grid.bins, np.int64),) * 2]
-    steps = (examples.cells[column.name] + column.range_steps) // 2 + (column.low or 0)
-    cells = steps // grid.width - grid.first + grid.bins * _group(task, examples)
-    counts = (np.bincount(own, minlength=groups * grid.bins) for own in (cells[happened(task, examples)], cells))
+        return [np.zeros(1, np.int64), np.zeros(1, np.int64), *(np.zeros(length, np.int64),) * 2]
+    cells = cells_of(task, examples, "group")
+    counts = (counted_in(own, length) for own in (cells[happened(task, examples)], cells))
     sizes = (np.array([one], np.int64) for one in (examples.rows, examples.left_out))
-    return [*sizes, *(own.astype(np.int64) for own in counts)]
-
-
-def _group(task: Task, examples: Examples) -> Integers:
-    """Return the place of each row's group."""
-    name = task.parts.get("group")
-    if name is None:
-        return np.zeros(examples.rows, np.int64)
-    cells = examples.cells[name]
-    return cells if task.table.column(name).domain else (cells > 0).astype(np.int64)
+    return [*sizes, *counts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,19 +59,6 @@ class Counts:
         with np.errstate(divide="ignore", invalid="ignore"):
             parts = np.where(self.events > 0, self.events / (self.at_risk * left), 0.0)
         return np.asarray(np.cumsum(parts))
-
-
-def stretches(ends: Vector, least: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last bin of each line of a curve: `least` or more rows end in it.
-
-    After it as many are left, or none. Rows that no line can have, as too few are left, are in none.
-    """
-    first, ended, left = 0, 0.0, float(ends.sum())
-    for place in np.flatnonzero(ends):
-        ended, left = ended + ends[place], left - ends[place]
-        if ended >= least and (left >= least or not left):
-            yield first, int(place)
-            first, ended = int(place) + 1, 0.0
 
 
 def _update(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
@@ -174,7 +153,7 @@ def _figures(state: State) -> Iterator[Line]:
 def _notes(task: Task, state: State) -> Iterator[str]:
     least = task.options["min_cohort"]
     if state.one("small"):
-        yield f"left out: {state.one('small'):.0f} groups of fewer than {least} rows"
+        yield f"left out: {counted(state.one('small'), 'group')} of fewer than {least} rows"
     if least != "1":
         yield f"each line has {least} or more rows that end; after it {least} or more are left, or none"
         yield "a median is the end of its line: half were reached in that line, perhaps sooner"

@@ -6,8 +6,9 @@ The counts are smoothed by `smoothing`, as by Laplace; variances are those of th
 
 import numpy as np
 
+from policies.models.bayes import Bayes, Normal, Values, bayes_scores
+from policies.models.scores import RowCells
 from policies.requests.families import GAUSSIAN, Task, kind_of, values_of
-from silo_node.training import design
 from silo_node.training.family import Examples, Fitted, Judged, Line, Listing, State, known, line
 from silo_node.training.grid import Vector
 from silo_node.training.grouped import family_by_group, fitted, group_of, moments_of, shown_groups, tables_of
@@ -47,34 +48,38 @@ def _finish(task: Task, state: State) -> Fitted:
     return fitted(task, state, listings, notes)
 
 
+def form_of(task: Task, state: State) -> Bayes:
+    """Return what scores rows: of the classes that are left out no prior."""
+    shown, missing = shown_groups(task, state), task.options["missing"]
+    counts, smoothing = state["rows"][shown], float(task.options["smoothing"])
+    priors = dict(zip(shown.tolist(), np.log(counts / counts.sum()).tolist(), strict=True))
+    numbers, values = list[Normal](), list[Values]()
+    for name, own in moments_of(task, state, GAUSSIAN).items():
+        variance = np.divide(own.squares, own.rows, out=np.zeros_like(own.squares), where=own.rows > 0)
+        mean, variance = own.mean[shown], np.maximum(variance[shown], 0.0)
+        column = task.table.column(name)
+        numbers.append(Normal(column=column, mean=tuple(mean.tolist()), variance=tuple(variance.tolist())))
+    for name, (table, _) in tables_of(task, state, GAUSSIAN).items():
+        smoothed = table[shown] + smoothing
+        logs = np.log(smoothed / smoothed.sum(1, keepdims=True)).tolist()
+        values.append(Values(column=task.table.column(name), logs=tuple(map(tuple, logs))))
+    return Bayes(
+        model=task.family,
+        label=task.label or "",
+        classes=() if kind_of(task.label_column) == "bool" else task.groups,
+        missing="skip" if missing == "skip" else "drop",
+        priors=tuple(priors.get(place) for place in range(len(task.groups))),
+        numbers=tuple(numbers),
+        values=tuple(values),
+    )
+
+
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
     """Return the probability of the label, or of each class: 0 for classes that are left out.
 
     A missing cell tells nothing, and so does a number of a class without variance.
     """
-    shown = shown_groups(task, state)
-    counts = state["rows"][shown]
-    likelihood = np.tile(np.log(counts / counts.sum())[:, None], examples.rows)
-    for name, own in moments_of(task, state, GAUSSIAN).items():
-        middle, half, width = design.span(task.table.column(name))
-        values, gap = middle + half * (examples.cells[name] / float(width)), examples.missing.get(name)
-        for place, group in enumerate(shown):
-            variance = own.squares[group] / own.rows[group] if own.rows[group] else 0.0
-            if variance <= 0:
-                continue
-            distance = values - own.mean[group]
-            part = -0.5 * (np.log(2 * np.pi * variance) + distance * distance / variance)
-            likelihood[place] += part if gap is None else np.where(gap, 0.0, part)
-    for name, (table, _) in tables_of(task, state, GAUSSIAN).items():
-        column, smoothed = task.table.column(name), table[shown] + float(task.options["smoothing"])
-        logs = np.log(smoothed / smoothed.sum(1, keepdims=True))
-        places = examples.cells[name] if column.domain else np.asarray(examples.cells[name] > 0, np.int64)
-        part, gap = logs[:, places], examples.missing.get(name)
-        likelihood += part if gap is None else np.where(gap, 0.0, part)
-    shares = np.exp(likelihood - likelihood.max(0))
-    found = np.zeros((examples.rows, len(task.groups)))
-    found[:, shown] = (shares / shares.sum(0)).T
-    return found[:, 1] if kind_of(task.label_column) == "bool" else found
+    return bayes_scores(form_of(task, state), RowCells(examples.cells, examples.missing))
 
 
 def _outcomes(task: Task, examples: Examples) -> Vector:
