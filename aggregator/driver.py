@@ -257,7 +257,7 @@ class Server:
             replies = await self._ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
             shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
             # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
-            again = partial(self._frame, round_id)
+            again = partial(self._frame, round_id, composed.send_s)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key, again)
             await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
             replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
@@ -336,19 +336,27 @@ class Server:
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
-        count = len(frames_of(piece_sizes(shared.before.scheme)))
+        sizes, is_long = piece_sizes(shared.before.scheme), shared.before.manifest.terms.is_long
+        cut = frames_of(sizes)
+        first_bytes = sum(sizes[number] for number in cut[0])
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            handle = self._silos[silo]
-            reply = await handle.call("contribute", round_id, go)
-            outcomes.hear(round_id, {silo: reply})
-            if len(reply) != 2:
-                raise ProtocolError("a contribution is a header and a frame")
-            header, frame = reply
+            reply = await self._silos[silo].call("contribute", round_id, go)
+            if not is_long or [len(one) for one in reply] != [first_bytes]:  # nobody signs a frame
+                outcomes.hear(round_id, {silo: reply})
+            if len(reply) != (1 if is_long else 2):
+                raise ProtocolError(
+                    "a contribution is a header and a frame; of a long round a frame, and last its header"
+                )
+            frame = partial(self._frame, round_id, shared.before.send_s, silo)
+            staged = await self._sums.stage(round_id, silo, 0, reply[-1])
+            for number in range(1, len(cut)):
+                staged += await self._sums.stage(round_id, silo, number, await frame(number))
+            header = reply[0]
+            if is_long:
+                header = await frame(len(cut))
+                outcomes.hear(round_id, {silo: (header,)})
             signed = core.read_contribution(self._aggregator, shared, silo, header)
-            staged = await self._sums.stage(round_id, silo, 0, frame)
-            for number in range(1, count):
-                staged += await self._sums.stage(round_id, silo, number, await self._frame(round_id, silo, number))
             if staged != signed.message.chunks:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             await self._sums.add(round_id, silo, signed.digest)
@@ -360,10 +368,13 @@ class Server:
         await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
 
-    async def _frame(self, round_id: bytes, silo: str, number: int) -> bytes:
-        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises."""
+    async def _frame(self, round_id: bytes, send_s: int, silo: str, number: int) -> bytes:
+        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises.
+
+        It takes no longer than the whole masked input may.
+        """
         call = self._silos[silo].call("frame", round_id, number.to_bytes(8, "big"))
-        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s))
+        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s + send_s))
 
     async def _ask(
         self,

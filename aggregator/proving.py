@@ -1,4 +1,4 @@
-"""Have the survivors of a long round prove their sum: docs/protocol.md section 7.5; section 8, row F13.
+"""Have the survivors of a long round prove their sum: docs/protocol.md section 7.8; section 8, row F13.
 
 Promise: products that a silo signs falsely do not spoil an answer. Those of the sum are compared with the sum of all;
 only if they differ are those of each masked input computed, and the false ones left out. Recipients then fetch those

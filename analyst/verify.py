@@ -35,6 +35,7 @@ from analyst.reports.table import Answered, united_labels, united_rows
 from analyst.sql.offer import Offer
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
+from crypto.rounds.recount import proof_of
 from crypto.wire import digest_of
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
@@ -99,13 +100,16 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
         yield f"they read who consents at {between(checked.consent_as_of.values())}"
     if checked.rows_as_of:
         yield f"their prepared rows are as of {between(checked.rows_as_of.values())}"
-    chunks, added = checked.scheme.shape.chunks, federation.recount(checked)
+    federation.recount(checked)
     if checked.scheme.columns > 1:
         spare = len(stored.message.openings) - manifest.quorum
         yield f"the silos added, each its column; {spare} more of them opened than are needed, to check each other"
+    elif (proof := proof_of(checked) if manifest.terms.is_long else None) and proof.whole != survivors:
+        rest = f"; those of {', '.join(proof.whole)} were fetched whole" if proof.whole else ""
+        proven = len(survivors) - len(proof.whole)
+        yield f"the sum fits the inner products that {proven} silos signed of their contributions{rest}"
     else:
-        extent = "completely" if added == chunks else f"at {added} random chunks of {chunks}"
-        yield f"the sum was added once more, {extent}: it is that of the {len(survivors)} signed contributions"
+        yield f"the sum was added once more, completely: it is that of the {len(survivors)} signed contributions"
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):
         return
     opened = federation.open_sum(checked, request)

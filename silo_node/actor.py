@@ -40,7 +40,7 @@ from silo_node.telling import Teller
 from silo_node.traces import RoundTraces
 
 if TYPE_CHECKING:
-    from silo_node.rounds.steps import Noise
+    from silo_node.rounds.vector import Noise
 
 STEPS = 64  # at a time: those of other rounds go on while some compute, wait for their turn or for a source
 FIRST_NOISE = 1, 10**6, 1  # a draw that is thrown away: the first one loads the sampler, for more than a second

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from operator import mul
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from crypto.backends.sandbox import Job, Limits, Sandbox
 from crypto.errors import CryptoError
@@ -26,7 +26,8 @@ from policies.document.load import PolicyFile
 from policies.document.policy import Compute, Policy
 from policies.requests.request import Request
 from silo_node.data.coded import Bools
-from silo_node.data.compute import Vectors, is_slow, not_installed
+from silo_node.data.compute import is_slow, not_installed
+from silo_node.data.figures import Vectors, read_as
 from silo_node.data.loading import FAILED, LOADED, LOADING
 from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.reader import REFRESH_S
@@ -122,11 +123,11 @@ class KillableComputer:
             check_position(self._load_run(step.run), request)
         states = filter(None, map(self._load_run, runs_of(request)))
         extents = request.plan.statistics(request.table).values()
-        lengths = [extent.length for extent in extents]
+        lengths, words = [extent.length for extent in extents], [extent.word_bytes for extent in extents]
         payload = now.to_bytes(8, "big") + write_states(states) + request.encode()
-        job = Job("a computation", COMPUTE, payload, 8 * sum(lengths))
+        job = Job("a computation", COMPUTE, payload, sum(map(mul, lengths, words)))
         reply = self._within(job, self._deadline(request) if deadline is None else deadline)
-        return np.split(_whole(reply), np.cumsum(lengths)[:-1])
+        return read_as(reply, lengths, words)
 
     def judged(self, request: Request, now: int, snapshot: Snapshot, deadline: float) -> Bools:
         """Return which persons of the newest snapshot are in for a request; raises ComputeError past the deadline."""
@@ -283,7 +284,3 @@ def environment(policy: Policy, threads: int) -> Mapping[str, str]:
     names = [place.partition("#")[0].removeprefix("env:") for place in places]
     found = {name: os.environ[name] for name in names if name in os.environ}
     return found | KEEPS_MEMORY | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-
-
-def _whole(reply: bytes) -> npt.NDArray[np.int64]:
-    return np.frombuffer(reply, "<i8").astype(np.int64)

@@ -21,7 +21,7 @@ from policies.document.policy import Policy
 from policies.requests.request import Request
 from silo_node.data import answer
 from silo_node.data.coded import Bools
-from silo_node.data.compute import Vectors
+from silo_node.data.figures import Vectors
 from silo_node.data.prepared.part import Question
 from silo_node.data.prepared.reader import PARTITION_ROWS, Reader
 from silo_node.data.prepared.snapshot import Snapshot

@@ -32,7 +32,7 @@ LOOK_S = float(HOUR_S)  # the time between two checks for expired data, also wit
 if TYPE_CHECKING:
     from silo_node.held import HeldData
     from silo_node.rounds.states import State
-    from silo_node.rounds.steps import Noise
+    from silo_node.rounds.vector import Noise
     from silo_node.timed import Leaving
 
 
@@ -230,7 +230,8 @@ class Stepping:
             leaving.wait()
             with self._turn:
                 self._rounds.check_still(round_id, committed)
-                self._recorder.traces.contributed(round_id, state.before.envelope, frames[0])
+                header = b"" if state.before.manifest.terms.is_long else frames[0]  # which is the last to leave there
+                self._recorder.traces.contributed(round_id, state.before.envelope, header)
                 self._rounds.states[round_id] = after
                 self._rounds.keep(round_id, "contribute", asked, frames, rounds_states.expiry_of(after))
             return frames
@@ -242,10 +243,20 @@ class Stepping:
             raise SpentError(f"{type(err).__name__}: {err}", "the charge stays") from err
 
     def _frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:
+        """Return a frame, without the lock, as it is masked for that; what has left may be asked for once more.
+
+        When the header of a long round first leaves, it is kept for receipts.
+        """
+        number = int.from_bytes(index[:8], "big")
         with self._turn:
             self._sweep()
-            state = self._rounds.at(round_id, rounds_states.Contributed)
-        return (state.frame(int.from_bytes(index[:8], "big")),)
+            state = self._rounds.contributed(round_id)
+        frame = steps.frame(self._silo, state, number)
+        with self._turn:
+            self._rounds.contributed(round_id)
+            if isinstance(state, rounds_states.Contributed) and state.is_header(number):
+                self._recorder.traces.signed(round_id, frame)
+        return (frame,)
 
     def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         with self._turn:

@@ -17,6 +17,7 @@ from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.policy import Policy
 from policies.requests.request import Request
 from policies.units import MAX_BUSY_S
+from silo_node.data.figures import Vectors
 from silo_node.errors import SiloError
 from silo_node.rounds import steps
 from silo_node.rounds.states import Committed
@@ -181,7 +182,7 @@ class TimedComputing:
             self._sleep(begins - now)
         return None
 
-    def contribution(self, committed: Committed, now: int, begins: float, leaving: Leaving) -> steps.Vectors:
+    def contribution(self, committed: Committed, now: int, begins: float, leaving: Leaving) -> Vectors:
         """Return what a request contributes. If the computing fails on a private source, that is nothing.
 
         So nobody outside can tell from a failure that rows are what they are; the owner is told. `begins` is the

@@ -13,7 +13,7 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " in all rows, so weights would grow without end; the owners see which with `consilo-silo models`: leave it"
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
-        " features and labels, or ask with another label",
+        " features and labels, ask with another label, or with a smaller options.step where the job names one",
         "abandoned": "over: it was given up, or lay for more than 30 days, so no silo takes a further step of it",
         "patience": "ended by patience: the metric of the job grew no better, and the model of the last round stands",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"

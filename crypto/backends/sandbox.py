@@ -236,10 +236,19 @@ def _read(reader: IO[bytes], length: int) -> bytes:
     return data
 
 
-def serve(handle: Callable[[int, bytes], bytes]) -> None:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A long reply that is made part by part as it is sent, so that it is never in memory as a whole."""
+
+    length: int  # of all parts, in bytes
+    parts: Iterable[memoryview]
+
+
+def serve(handle: Callable[[int, bytes], bytes | Parts]) -> None:
     """Answer jobs until the pipe closes; runs in the worker. `handle` gets code (0: setup) and payload.
 
-    An exception in `handle` becomes a refusal with its text. Output of native code is discarded.
+    An exception in `handle` becomes a refusal with its text; one while parts are made ends the worker. Output of native
+    code is discarded.
     """
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "r+b") as null:
@@ -248,11 +257,15 @@ def serve(handle: Callable[[int, bytes], bytes]) -> None:
     while header := reader.read(_JOB.size):
         code, length = _JOB.unpack(header)
         payload = _read(reader, length)
+        reply: bytes | Parts
         try:
             status, reply = 0, handle(code, payload)
         except Exception as err:  # the boundary of the process: report any error and continue
             status, reply = 1, f"{type(err).__name__}: {err}".encode("ascii", "replace")[:_MAX_REASON]
-        writer.write(_REPLY.pack(status, len(reply)) + reply)
+        whole = reply if isinstance(reply, Parts) else Parts(len(reply), [memoryview(reply)])
+        writer.write(_REPLY.pack(status, whole.length))
+        for part in whole.parts:
+            writer.write(part)
         writer.flush()
 
 

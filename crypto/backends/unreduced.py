@@ -4,7 +4,7 @@ An entry of such a sum is a whole number, the sum of one word of at most 32 bits
 counts as two, its low and its high half: a chunk then has an entry for each low half, and after these one for each high
 half. So the sum of n contributions is below n * 2^32 in every entry, and what is said of whole numbers can be said of
 it: `crypto.rounds.products`. A chunk has the low 32 bits of its entries, and after these what they have above, in a
-byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.5.
+byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.8.
 """
 
 from collections.abc import Iterator

@@ -1,17 +1,24 @@
 """How a masked input is cut into pieces, each with its own signed digest, and into frames, which travel one by one.
 
-A piece is a blinded chunk; in the backend `shares` it is a whole column, sealed to its silo.
+A piece is a blinded chunk; in the backend `shares` it is a whole column, sealed to its silo. In `masking` pieces are
+made when they are asked for (`BlindedWords`), so that a silo holds its vector once.
 Promise: sizes are computed from the scheme of the round, never read from received bytes. docs/protocol.md section 2.7.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from blake3 import blake3
 
+from crypto.backends.masking import MaskingScheme
+from crypto.backends.masks import apply_masks
 from crypto.backends.registry import BACKENDS
-from crypto.backends.scheme import Scheme, Shape, Units, key_id
+from crypto.backends.scheme import CHUNK_VALUES, Scheme, Shape, Units, key_id
 from crypto.backends.shares import open_column, seal_column, sealed_bytes
-from crypto.errors import CryptoError, ProtocolError, WireError
+from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
+from crypto.ring import Words
 from crypto.rounds.manifest import Manifest
 from crypto.sealing import OVERHEAD_BYTES, SealingKey
 
@@ -43,6 +50,137 @@ def frames(sizes: Sequence[int]) -> list[range]:
             start, length = number, 0
         length += size
     return [*found, range(start, len(sizes))]
+
+
+def frame_at(sizes: Sequence[int], index: int) -> range:
+    """Return the numbers of the pieces in a frame; raises ProtocolError if there is none of that number."""
+    found = frames(sizes)
+    if not 0 <= index < len(found):
+        raise ProtocolError(f"the contribution has no frame {index}")
+    return found[index]
+
+
+def _only(number: int, count: int) -> range:
+    if not 0 <= number < count:
+        raise ProtocolError(f"the contribution has no piece {number}")
+    return range(number, number + 1)
+
+
+class MaskedInput(Protocol):
+    """The masked input of one silo in one round: its pieces, with the same bytes whenever they are asked for."""
+
+    def piece(self, number: int) -> bytes:
+        """Return a piece; raises ProtocolError if there is none of that number."""
+
+    def frame(self, index: int) -> bytes:
+        """Return a frame; raises ProtocolError if there is none of that number."""
+
+    def digests(self) -> tuple[bytes, ...]:
+        """Return the BLAKE3 digest of every piece."""
+
+
+class BlindedPieces:
+    """A masked input whose pieces were all made at once."""
+
+    __slots__ = ("_digests", "_pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces, self._digests = tuple(pieces), digests(pieces)
+
+    def piece(self, number: int) -> bytes:
+        return b"".join(self._pieces[one] for one in _only(number, len(self._pieces)))
+
+    def frame(self, index: int) -> bytes:
+        return b"".join(self._pieces[number] for number in frame_at([len(one) for one in self._pieces], index))
+
+    def digests(self) -> tuple[bytes, ...]:
+        return self._digests
+
+
+class BlindedWords:
+    """A masked input in the backend `masking`: ring elements with their noise, masked part by part when asked for.
+
+    In memory are the elements, the seeds, and what one call returns. Digests are kept as the pieces are first made.
+    """
+
+    __slots__ = ("_added", "_digests", "_scheme", "_sizes", "_subtracted", "_words")
+
+    def __init__(
+        self, scheme: MaskingScheme, words: Words, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> None:
+        """`words` belong to this object from now on, and nobody changes them. Raises RangeError on another length."""
+        if words.dtype != scheme.ring.dtype or words.shape != (scheme.shape.length,):
+            raise RangeError(
+                f"{words.shape} words of {words.dtype}, expected {scheme.shape.length} of {scheme.ring.dtype}"
+            )
+        self._scheme, self._words, self._sizes = scheme, words, piece_sizes(scheme)
+        self._added, self._subtracted = tuple(added_seeds), tuple(subtracted_seeds)
+        self._digests = dict[int, bytes]()
+
+    def __reduce__(self) -> NoReturn:
+        raise CryptoError("the seeds of a round cannot be pickled or copied")
+
+    def piece(self, number: int) -> bytes:
+        return self._made(_only(number, len(self._sizes)))
+
+    def frame(self, index: int) -> bytes:
+        return self._made(frame_at(self._sizes, index))
+
+    def digests(self) -> tuple[bytes, ...]:
+        for number in range(len(self._sizes)):
+            if number not in self._digests:
+                self._made(range(number, number + 1))
+        return tuple(self._digests[number] for number in range(len(self._sizes)))
+
+    def _made(self, numbers: range) -> bytes:
+        """Return consecutive pieces: whole chunks may be packed together, as each is a whole number of bytes."""
+        first, ring = numbers.start * CHUNK_VALUES, self._scheme.ring
+        words = self._words[first : numbers.stop * CHUNK_VALUES].copy()
+        apply_masks(words, ring, self._added, self._subtracted, first)
+        data = ring.pack(words)
+        for number, piece in zip(numbers, slices(data, [self._sizes[one] for one in numbers]), strict=True):
+            if number not in self._digests:
+                self._digests[number] = blake3(piece).digest()
+        return data
+
+
+class UnitVector:
+    """The vector of a contribution before it is blinded, in the words that its backend takes, to which parts are added.
+
+    It begins as zeros. In `masking` the words are elements of the round's ring, else whole numbers of 64 bits.
+    """
+
+    __slots__ = ("_ring", "words")
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._ring = scheme.ring if isinstance(scheme, MaskingScheme) else None
+        self.words: Words = np.zeros(scheme.shape.length, np.int64 if self._ring is None else self._ring.dtype)
+
+    def add(self, start: int, units: npt.NDArray[Any]) -> None:
+        """Add whole numbers, of int32 or int64, from a place on."""
+        part = self.words[start : start + units.size]
+        if self._ring is None:
+            np.add(part, units, out=part)
+        else:
+            np.add(part, self._ring.from_signed(units), out=part)
+            self._ring.reduce(part)
+
+
+def masked_input(
+    scheme: Scheme,
+    vector: UnitVector,
+    added_seeds: Sequence[bytes],
+    subtracted_seeds: Sequence[bytes],
+    seals: Sequence[tuple[bytes, bytes]],
+) -> MaskedInput:
+    """Return the masked input of a vector, which belongs to it from now on.
+
+    `seals` are the key and context to seal each silo's column, in `shares`. Raises RangeError on another length, and in
+    the backends that blind at once on a value beyond the limit.
+    """
+    if isinstance(scheme, MaskingScheme):
+        return BlindedWords(scheme, vector.words, added_seeds, subtracted_seeds)
+    return BlindedPieces(blinded_pieces(scheme, vector.words, added_seeds, subtracted_seeds, seals))
 
 
 def blinded_pieces(

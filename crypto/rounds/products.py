@@ -1,4 +1,4 @@
-"""Prove a long sum by inner products, for the price of the sum alone: docs/protocol.md section 7.5.
+"""Prove a long sum by inner products, for the price of the sum alone: docs/protocol.md section 7.8.
 
 The survivor set names the digest of the sum before anybody tells a nonce. The coefficients follow from all nonces, to
 which the manifest holds commitments. Each survivor signs two inner products modulo 2^64 of its own blinded vector, and

@@ -3,7 +3,7 @@
 It needs no key. The silos signed the digests of their masked inputs: a chunk of the sum is right if it equals the sum
 of the survivors' chunks, and each of these has the signed digest. All chunks are added once more. A long sum is checked
 by what the silos signed of it, for the price of the sum alone (`crypto.rounds.products`).
-docs/protocol.md sections 7.4 and 7.5; section 8, rows G9 and G10.
+docs/protocol.md sections 7.4 and 7.8; section 8, rows G9 and G10.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -6,6 +6,7 @@ Promise: `Extent` is computed from the signed request alone, so all parties agre
 
 from typing import NamedTuple
 
+MAX_NARROW = 2**31 - 1  # a figure of 32 bits that is this one may have been greater
 MIN_EXACT = 2**50  # of weights in units of 2^-30, times rows
 
 
@@ -50,6 +51,11 @@ class Extent(NamedTuple):
     def up_to(self, most: int) -> "Extent":
         """Return it with the greatest magnitude that a number of one silo can have, by the request alone."""
         return self._replace(most=most)
+
+    @property
+    def word_bytes(self) -> int:
+        """The bytes of a number of one silo, before noise: 4 if that holds what is stated, and more, else 8."""
+        return 4 if self.most is not None and self.most < MAX_NARROW else 8
 
     @property
     def squared(self) -> int:

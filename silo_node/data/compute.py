@@ -5,7 +5,7 @@ one vector of int64 for each statistic of the request, in their order and of the
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +23,7 @@ from policies.requests.split import WORD_BITS, WORDS
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
+from silo_node.data.figures import Vectors
 from silo_node.data.locations import connect, opened_within
 from silo_node.data.lots import Lots
 from silo_node.data.model_rows import judged_rows, model_rows
@@ -41,8 +42,6 @@ from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
 from silo_node.training.scoring import check_judged, scored
 from silo_node.training.split import split_of
-
-Vectors = Sequence[npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from policies.requests.noised import NoisedStep
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from policies.requests.training import MAX_FEATURES, START
+from silo_node.data.figures import Vectors
 from silo_node.training.models import MODELS
 from silo_node.training.run import RunState, Vector
 
 Columns = Mapping[str, TableColumn]
 Step = ExactStep | NoisedStep
 Kinds = type[ExactStep] | type[NoisedStep]
-Vectors = Sequence[npt.NDArray[np.int64]]
 Labelled = tuple[str | None, Mapping[str, str]]  # a label, and further columns by what they are
 Ask = Callable[[str, Step, Sequence[TableColumn]], Request]  # by a purpose; raises ValidationError if none can
 _POSITION = sha256(b"consilo/1 a round that was timed").digest()
@@ -50,7 +50,7 @@ class OwnSum:
         return [0.0] * len(self._vectors)
 
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
-        return list(self._vectors)
+        return [vector.astype(np.int64, copy=False) for vector in self._vectors]
 
 
 def first_rounds(policy: Policy, source: DeclaredSource, opened: Columns, ask: Ask) -> Iterator[Request]:

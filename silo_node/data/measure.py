@@ -32,9 +32,10 @@ from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_DOMAIN, NANO
-from silo_node.data.compute import Computer, Vectors, load_kinds
+from silo_node.data.compute import Computer, load_kinds
 from silo_node.data.consent import Decisions
 from silo_node.data.family_steps import Step, first_rounds, round_after
+from silo_node.data.figures import Vectors
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.sources import Source
 from silo_node.training.run import RunState

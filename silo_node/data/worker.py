@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from crypto.backends.sandbox import serve
+from crypto.backends.sandbox import Parts, serve
 from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.request import Request, resolved
 from silo_node.data.compute import Computer, has_private_training, to_load
 from silo_node.data.consent import decisions_of
+from silo_node.data.figures import sent_as
 from silo_node.data.loading import Loading
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import forgotten_among
@@ -90,12 +91,13 @@ class Worker:
         self._kept = kept
         return rest
 
-    def compute(self, payload: bytes) -> bytes:
-        """Return the vectors of a request, one after another, as little-endian words."""
+    def compute(self, payload: bytes) -> Parts:
+        """Return the vectors of a request, one after another, as little-endian words of 4 or 8 bytes."""
         now = int.from_bytes(payload[:8], "big")
         self._states, body = read_states(payload[8:])
         request = resolved(Request.decode(body), self._domains)
-        return np.concatenate(self._computer.contribution(request, now)).astype("<i8").tobytes()
+        words = [extent.word_bytes for extent in request.plan.statistics(request.table).values()]
+        return sent_as(self._computer.contribution(request, now), words)
 
     def judge(self, payload: bytes) -> bytes:
         """Return which persons of a snapshot, named by its digest, are in for a request: a bit each."""
@@ -174,7 +176,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     worker: Worker | None = None
-    jobs: dict[int, Callable[[Worker, bytes], bytes]] = {
+    jobs: dict[int, Callable[[Worker, bytes], bytes | Parts]] = {
         COMPUTE: Worker.compute,
         PREPARE: Worker.prepare,
         JUDGE: Worker.judge,
@@ -183,7 +185,7 @@ def main() -> None:
         AHEAD: Worker.ahead,
     }
 
-    def handle(code: int, payload: bytes) -> bytes:
+    def handle(code: int, payload: bytes) -> bytes | Parts:
         nonlocal worker
         if code == SETUP:
             worker = Worker(json.loads(payload))

@@ -15,7 +15,7 @@ from typing import TypeVar
 from crypto.errors import ProtocolError
 from policies.budget.ledger import Ledger
 from policies.errors import LedgerError
-from silo_node.rounds.states import State, expiry_of, has_begun, reservation_of
+from silo_node.rounds.states import Agreed, Contributed, State, expiry_of, has_begun, reservation_of
 
 S = TypeVar("S", bound=State)
 NOT_AT_STEP = "this silo is not at that step of the round: it was restarted, or the round was closed"
@@ -67,6 +67,13 @@ class OpenRounds:
         """Return the state of a round; raises ProtocolError unless it is the expected one."""
         state = self.states.get(round_id)
         if not isinstance(state, expected):
+            raise ProtocolError(NOT_AT_STEP)
+        return state
+
+    def contributed(self, round_id: bytes) -> Contributed | Agreed:
+        """Return the state of a round whose masked input may be asked for; raises ProtocolError in another one."""
+        state = self.states.get(round_id)
+        if not isinstance(state, Contributed | Agreed):
             raise ProtocolError(NOT_AT_STEP)
         return state
 

@@ -1,4 +1,4 @@
-"""Sign inner products of this silo's blinded vector in a long round: docs/protocol.md section 7.5; section 8, table E.
+"""Sign inner products of this silo's blinded vector in a long round: docs/protocol.md section 7.8; section 8, table E.
 
 Promise: products are signed for one challenge of a round only. The state of the round is the only place that knows the
 vector, and it is erased with the answer, or by a restart. They tell the aggregator nothing, which has the vector, and a
@@ -23,7 +23,7 @@ def awaiting(state: Agreed) -> Opened | None:
         scheme=state.scheme,
         survivor_set=state.survivor_set,
         survivors_hash=state.survivors_hash,
-        pieces=state.pieces,
+        masked=state.masked,
     )
 
 
@@ -40,7 +40,7 @@ def prove(silo: Silo, state: Opened, now: int, data: bytes) -> bytes:
     scheme = long_scheme(state.scheme)
     if scheme is None:
         raise ProtocolError("inner products are signed in a long round only")
-    values = products_of(scheme, challenge, state.pieces.__getitem__)
+    values = products_of(scheme, challenge, state.masked.piece)
     products = Products(
         manifest_hash=state.manifest_hash,
         split_hash=state.survivors_hash,

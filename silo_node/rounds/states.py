@@ -8,10 +8,10 @@ from crypto.backends.scheme import Scheme
 from crypto.errors import CryptoError, ExpiredError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import Manifest, Propose, Terms
-from crypto.rounds.messages import Cancel, SurvivorSet
-from crypto.rounds.payload import frames, piece_sizes
+from crypto.rounds.messages import Cancel, Contribution, SurvivorSet
+from crypto.rounds.payload import MaskedInput, frames, piece_sizes
 from crypto.sealing import SealingKey
-from crypto.wire import verify
+from crypto.wire import digest_of, verify
 from federation.members.roster import Roster
 from policies.document.policy import Policy
 from policies.requests.request import Request
@@ -112,17 +112,31 @@ class Contributed:
     committee: tuple[int, ...]
     scheme: Scheme
     channel: SealingKey
-    contribution: bytes  # digest of the signed header
-    pieces: tuple[bytes, ...] = field(repr=False)
+    masked: MaskedInput = field(repr=False)
+    consent_as_of: int | None
+    rows_as_of: int | None
     shares: KeyShares
     nonce: Secret | None = None
 
-    def frame(self, index: int) -> bytes:
-        """Return a frame of the payload; raises ProtocolError if there is none of that number."""
-        found = frames(piece_sizes(self.scheme))
-        if not 0 <= index < len(found):
-            raise ProtocolError(f"the contribution has no frame {index}")
-        return b"".join(self.pieces[number] for number in found[index])
+    @property
+    def header(self) -> Contribution:
+        """What the silo signs of its masked input; what has not left of it is made for that."""
+        return Contribution(
+            manifest_hash=self.manifest_hash,
+            length=self.manifest.length,
+            chunks=self.masked.digests(),
+            consent_as_of=self.consent_as_of,
+            rows_as_of=self.rows_as_of,
+        )
+
+    @property
+    def contribution(self) -> bytes:
+        """The digest of the signed header."""
+        return digest_of(self.header)
+
+    def is_header(self, index: int) -> bool:
+        """Tell whether the header stands in the place of this frame: in a long round, after the last one."""
+        return self.manifest.terms.is_long and index == len(frames(piece_sizes(self.scheme)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +152,8 @@ class Agreed:
     survivor_set: SurvivorSet
     survivors_hash: bytes
     shares: KeyShares
-    pieces: tuple[bytes, ...] = field(repr=False, default=())  # of a long round, as the nonce
-    nonce: Secret | None = None
+    masked: MaskedInput = field(repr=False)
+    nonce: Secret | None = None  # of a long round
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +166,7 @@ class Opened:
     scheme: Scheme
     survivor_set: SurvivorSet
     survivors_hash: bytes
-    pieces: tuple[bytes, ...] = field(repr=False)
+    masked: MaskedInput = field(repr=False)
 
 
 State = Proposed | KeysShared | Received | Committed | Contributed | Agreed | Opened

@@ -7,11 +7,11 @@ In training the silos are the recipients: `learn` opens a report and moves the m
 
 Promise: every step checks its input and raises ProtocolError (or an error of the decoders) before anything leaves. The
 clock, the ledger, what was computed on rows and the noise are arguments, which `silo_node.actor` passes: the noise is
-`crypto.noise.discrete_gaussian`, added in `_noisy_values`. docs/protocol.md sections 4 to 6; section 8, tables B to E.
-Bonawitz et al., CCS 2017, figure 4, rounds 1 to 4.
+`crypto.noise.discrete_gaussian`, added in `silo_node.rounds.vector`. docs/protocol.md sections 4 to 6; section 8,
+tables B to E. Bonawitz et al., CCS 2017, figure 4, rounds 1 to 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,16 +40,17 @@ from crypto.rounds.messages import (
     check_survivors,
     entries_root,
 )
-from crypto.rounds.payload import added_column, blinded_pieces, digests, scheme_of
+from crypto.rounds.payload import UnitVector, added_column, digests, masked_input, scheme_of
 from crypto.rounds.shown import Own, check_shown
 from crypto.sealing import seal
 from crypto.shamir import share_secret
-from crypto.wire import Signature, detach, digest_of, sign, unverified, verify, verify_detached
+from crypto.wire import Signature, detach, sign, unverified, verify, verify_detached
 from policies.budget.ledger import Consulted, Ledger
 from policies.decision.computing import stated_ms
 from policies.decision.sending import sending_ms
 from policies.requests.limit import clamps_of
 from policies.requests.request import Request
+from silo_node.data.figures import Vectors
 from silo_node.rounds.states import (
     Agreed,
     Committed,
@@ -61,9 +62,7 @@ from silo_node.rounds.states import (
     Silo,
     check_not_expired,
 )
-
-Vectors = Sequence[npt.NDArray[np.int64]]  # whole numbers per block, exact, before noise
-Noise = Callable[[int, int, int], npt.NDArray[np.int64]]  # length, variance of the sum, shares
+from silo_node.rounds.vector import Noise, add_figures, add_noise, is_beyond
 
 
 def share(
@@ -188,47 +187,38 @@ def cut_by(state: Committed, exact: Vectors) -> tuple[str, ...]:
     """Return the statistics with a number that `mask` cuts: the silo has more rows than the backend carries."""
     shared = state.before.before
     parts = zip(shared.manifest.terms.blocks, exact, _clamps(shared), strict=False)  # `mask` refuses another length
-    return tuple(block.name for block, part, most in parts if int(part.max()) > most or int(part.min()) < -most)
+    return tuple(block.name for block, part, clamp in parts if is_beyond(part, clamp))
 
 
-def noise_of(committed: Committed, noise: Noise) -> Vectors:
-    """Draw this silo's share of the noise, in ring units per block. The manifest alone says how much it is."""
-    manifest, nothing = committed.before.before.manifest, nothing_of(committed)
-    return [
-        noise(block.length, variance, manifest.noise_shares) if (variance := int(block.variance)) else zeros
-        for block, zeros in zip(manifest.terms.blocks, nothing, strict=True)
-    ]
+def noise_of(committed: Committed, noise: Noise) -> UnitVector:
+    """Begin this silo's vector with its share of the noise, which the manifest alone determines."""
+    shared = committed.before.before
+    vector = UnitVector(scheme_of(shared.manifest, shared.before.request.round_key))
+    add_noise(vector, shared.manifest.terms, _clamps(shared), shared.manifest.noise_shares, noise)
+    return vector
 
 
 def mask(
-    silo: Silo, committed: Committed, exact: Vectors, drawn: Vectors, now: int, rows_at: int | None = None
+    silo: Silo, committed: Committed, exact: Vectors, vector: UnitVector, now: int, rows_at: int | None = None
 ) -> tuple[Contributed, tuple[bytes, ...]]:
-    """Clamp what was computed, add the noise, blind; return the signed header and the first frame of the payload.
+    """Add what was computed to the vector, and blind it; return what leaves first.
 
-    `drawn` is from `noise_of`, `now` is when the decisions on consent were judged, `rows_at` when the files of prepared
-    rows were seen unchanged.
+    That is the signed header and the first frame of the payload; of a long round the frame alone, as the header is the
+    last to leave (`frame`). `vector` is from `noise_of` and belongs to the round from now on, `now` is when the
+    decisions on consent were judged, `rows_at` when the files of prepared rows were seen unchanged.
     """
     state = committed.before
     shared = state.before
     manifest, manifest_hash, me = shared.manifest, shared.manifest_hash, silo.name
-    values = _noisy_values(shared, exact, drawn)
+    add_figures(vector, manifest.terms, _clamps(shared), exact)
     scheme = scheme_of(manifest, shared.before.request.round_key)
     later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
     added_seeds = [self_seed(shared.before.self_secret.raw, manifest_hash)]
     added_seeds += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
-    units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # never raises: no error depends on data
     keys = {**shared.channel_keys, me: shared.before.channel.public}
     to_all = manifest.silos if scheme.columns > 1 else ()
     seals = [(keys[name], entry_info(manifest_hash, "column", me, name)) for name in to_all]
-    pieces = tuple(blinded_pieces(scheme, units, added_seeds, state.seeds, seals))
     asks_consent = silo.policy.purposes[shared.before.request.purpose].consent != "none"
-    header = Contribution(
-        manifest_hash=manifest_hash,
-        length=manifest.length,
-        chunks=digests(pieces),
-        consent_as_of=now if asks_consent else None,
-        rows_as_of=rows_at,
-    )
     after = Contributed(
         aggregator=shared.before.aggregator,
         manifest=manifest,
@@ -236,12 +226,24 @@ def mask(
         committee=shared.committee,
         scheme=scheme,
         channel=shared.before.channel,
-        contribution=digest_of(header),
-        pieces=pieces,
+        masked=masked_input(scheme, vector, added_seeds, state.seeds, seals),
+        consent_as_of=now if asks_consent else None,
+        rows_as_of=rows_at,
         shares=state.shares,
         nonce=shared.before.nonce,
     )
-    return after, (sign(header, me, silo.signing), after.frame(0))
+    first = after.masked.frame(0)
+    return after, ((first,) if manifest.terms.is_long else (sign(after.header, me, silo.signing), first))
+
+
+def frame(silo: Silo, state: Contributed | Agreed, index: int) -> bytes:
+    """Return another frame of a masked input; in a long round the signed header comes after the last one.
+
+    Raises ProtocolError if there is none of that number.
+    """
+    if isinstance(state, Contributed) and state.is_header(index):
+        return sign(state.header, silo.name, silo.signing)
+    return state.masked.frame(index)
 
 
 def _check_bundle(silo: Silo, state: KeysShared, place: int, signature: Signature, path: bytes, raw: bytes) -> None:
@@ -266,17 +268,6 @@ def _accusation(state: KeysShared, accused: str, signature: Signature, path: byt
         channel=state.before.channel_secret.raw,
         root=state.before.root.raw,
     )
-
-
-def _noisy_values(state: KeysShared, exact: Vectors, drawn: Vectors) -> npt.NDArray[np.int64]:
-    """Return the silo's vector in ring units with its share of the noise; no error depends on the data."""
-    blocks = state.manifest.terms.blocks
-    if [part.shape for part in exact] != [(block.length,) for block in blocks]:
-        raise ProtocolError("the computation does not have the length that the manifest states")
-    parts = []
-    for block, part, noise, bound in zip(blocks, exact, drawn, _clamps(state), strict=True):
-        parts.append((np.clip(part, -bound, bound) << np.int64(block.scale_bits)) + noise)
-    return np.concatenate(parts)
 
 
 def _clamps(state: KeysShared) -> tuple[int, ...]:
@@ -307,7 +298,7 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
         survivor_set=message,
         survivors_hash=proposed.digest,
         shares=state.shares,
-        pieces=state.pieces if state.manifest.terms.is_long else (),
+        masked=state.masked,
         nonce=state.nonce,
     )
     return after, detach(sign(message, silo.name, silo.signing), SurvivorSet).encode()

@@ -9,6 +9,7 @@ from policies.models.predicting import Predictions, predict, predict_by_form
 from policies.models.scores import RowCells, Vector
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
+from policies.requests.metrics import prediction_of
 from silo_node.errors import SiloError
 from silo_node.training.exact import kept_state
 from silo_node.training.family import Examples
@@ -26,12 +27,12 @@ def predictor_of(state: RunState) -> Predictor:
     if record is None or not isinstance(plan, FamilyStep) or is_by_form or FAMILIES[plan.family].judged is None:
         form = form_of(state)  # which says why there is none
         return lambda path: predict_by_form(path, form)
-    if state.ended not in (None, "complete"):
+    if not state.is_model:
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")
     task = plan.task(record.table)
     columns = [task.table.column(name) for name in task.features]
     filled = [one.name for one in columns if kind_of(one) != "text"] if task.options["missing"] != "drop" else []
-    classes = task.groups if kind_of(task.label_column) == "text" else ()
+    classes = task.groups if prediction_of(task) == "classes" else ()
     return lambda path: predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     payload = words.data.cast("B")
     shown("digest", MASKED, [spent(lambda: chunk_digests(payload)) for _ in range(RUNS)])
     for step, seconds in shard_steps(payload).items():
-        shown(step, WHOLE if step == "close" else MASKED, seconds)
+        shown(step, MASKED, seconds)
     contributed, checked, opened = silo_steps()
     own = SILOS * statistics.median(keystream)
     shown("contribute", MASKED, [seconds - own for seconds in contributed])
@@ -90,28 +90,35 @@ def written() -> float:
 
 
 def shard_steps(payload: memoryview) -> dict[str, list[float]]:
-    """Return the CPU seconds of staging, adding and closing, in some rounds."""
+    """Return the CPU seconds of a shard that stages, that keeps a whole masked input, and that adds them all."""
     names = [f"silo-{number:02}" for number in range(SILOS)]
-    found: dict[str, list[float]] = {"stage": [], "add": [], "close": []}
-    sent, cuts = list(frames_of(payload)), chunk_digests(payload)
+    headers = tuple(place.to_bytes(32, "big") for place in range(SILOS))
+    found: dict[str, list[float]] = {"stage": [], "add": []}
+    sent = list(frames_of(payload))
     with tempfile.TemporaryDirectory() as folder:
         shard = SumShard(Path(folder))
         for number in range(RUNS):
             round_id = number.to_bytes(16, "big")
             shard.start(round_id, manifest(names, VALUES), b"")
-            for place, name in enumerate(names):
-                found["stage"].append(sum(spent(partial(shard.stage, round_id, name, cuts, one)) for one in sent))
-                header = round_id + place.to_bytes(16, "big")
-                found["add"].append(spent(partial(shard.add, round_id, name, header)))
-            found["close"].append(spent(partial(shard.close, round_id, tuple(names))))
+            for name, header in zip(names, headers, strict=True):
+                parts = zip(cuts(), sent, strict=True)
+                staged = sum(
+                    spent(partial(shard.stage, round_id, name, pieces.start, pieces.stop, one)) for pieces, one in parts
+                )
+                found["stage"].append(staged + spent(partial(shard.add, round_id, name, header)))
+            found["add"].append(spent(partial(shard.close, round_id, headers)) / SILOS)
             shard.discard(round_id)
     return found
 
 
+def cuts() -> list[range]:
+    """Return the pieces of every frame."""
+    return frames([min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)])
+
+
 def frames_of(payload: memoryview) -> Iterator[bytes]:
     """Yield what a silo sends of a masked input, frame by frame."""
-    sizes = [min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)]
-    for pieces in frames(sizes):
+    for pieces in cuts():
         yield bytes(payload[pieces.start << 18 : pieces.stop << 18])
 
 

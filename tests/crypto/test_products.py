@@ -137,7 +137,7 @@ def test_how_many_nonces_may_be_missing() -> None:
 
 
 def of_shape(length: int, silos: int) -> MaskingScheme:
-    return MaskingScheme(Shape(length, silos, silos, 1))
+    return MaskingScheme(Shape(length, silos, silos, (2**31 - 1) // silos))
 
 
 def test_whose_vectors_are_fetched_whole() -> None:
@@ -166,7 +166,7 @@ def test_a_sum_that_is_not_reduced_holds_the_sum_of_the_words(
         for number in range(silos)
     ]
     chunks = [
-        [ring.to_bytes(one[start : start + CHUNK_VALUES]) for start in range(0, length, CHUNK_VALUES)] for one in words
+        [ring.pack(one[start : start + CHUNK_VALUES]) for start in range(0, length, CHUNK_VALUES)] for one in words
     ]
     total = scheme.accumulator(0)
     for one in chunks:
@@ -192,12 +192,12 @@ def test_a_sum_that_is_not_reduced_holds_the_sum_of_the_words(
 def test_a_sum_that_is_not_reduced_takes_whole_chunks_of_so_many_silos() -> None:
     scheme = of_shape(CHUNK_VALUES + 1, 2)
     total = scheme.accumulator(0)
-    chunk = scheme.ring.to_bytes(scheme.ring.zeros(1))
+    chunk = scheme.ring.pack(scheme.ring.zeros(1))
     total.add(1, chunk)
     with pytest.raises(ProtocolError, match="in part"):
         total.chunks()
     for wrong in (b"", chunk[1:], chunk * 2):
-        with pytest.raises(WireError):
+        with pytest.raises(WireError, match="expected 4"):
             total.add(1, wrong)
     total.add(1, chunk)
     with pytest.raises(ProtocolError, match="more than 2"):

@@ -495,14 +495,14 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
         seen.append(raw)
         await receive(self, raw)
 
-    def spied(scheme: Any, units: Any, plus: Any, minus: Any, seals: Any) -> Any:
-        plain.append(units.astype(np.int64))
-        pieces = payload.blinded_pieces(scheme, units, plus, minus, seals)
-        blinded.extend(pieces)
-        return pieces
+    def spied(scheme: Any, vector: Any, plus: Any, minus: Any, seals: Any) -> Any:
+        plain.append(scheme.ring.signed(vector.words).astype(np.int64))
+        masked = payload.masked_input(scheme, vector, plus, minus, seals)
+        blinded.extend(masked.piece(number) for number in range(len(masked.digests())))
+        return masked
 
     monkeypatch.setattr(Session, "receive", recorded)
-    monkeypatch.setattr(steps, "blinded_pieces", spied)
+    monkeypatch.setattr(steps, "masked_input", spied)
     front, back = free_port(), free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}")
     with Relay(front, back) as relay, served(path, back) as one:

@@ -588,10 +588,10 @@ def test_c8_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...
 
 def test_c9_a_frame_that_is_not_there_is_refused() -> None:
     state = held().contributed[ME]
-    assert state.frame(0) == held().one.payloads[ME]
+    assert state.masked.frame(0) == held().one.payloads[ME]
     for index in (-1, 1, 2**63):
         with pytest.raises(ProtocolError, match="no frame"):
-            state.frame(index)
+            state.masked.frame(index)
 
 
 # D and E: the silo at agree and at open

@@ -24,7 +24,8 @@ from policies.requests.families import SHAPES
 from policies.requests.noised_families import NOISED, WITHOUT_NOISE
 from policies.requests.request import Request
 from policies.requests.statistic import Extent, Statistic
-from silo_node.data.compute import CONTRIBUTIONS, Access, Vectors
+from silo_node.data.compute import CONTRIBUTIONS, Access
+from silo_node.data.figures import Vectors
 from silo_node.data.locations import connect
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store

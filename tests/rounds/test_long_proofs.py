@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from analyst.verify import verify
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.rounds.messages import Challenge, Failed, ModelUpdated, Opening, Products, SurvivorSet
 from crypto.rounds.report import StoredReport
@@ -74,6 +75,8 @@ def test_nobody_fetches_a_masked_input_of_a_sum_that_is_proven(long: LongFederat
     assert learned(long, stored) == dict.fromkeys(long.names, 0)
     assert all(not rounds_of(silo) for silo in long.simulation.silos.values())
     assert long.simulation.evidence(stored.name, 0) == ()
+    lines = list(verify(long.simulation.federation, stored.name, None))
+    assert lines[-1] == "the sum fits the inner products that 4 silos signed of their contributions"
 
 
 @pytest.mark.parametrize("step", ["open_shares", "products"])
@@ -83,6 +86,8 @@ def test_the_masked_input_of_a_silo_that_vanishes_is_fetched_whole(long: LongFed
     assert len(stored.message.products or ()) == 3
     assert len(stored.message.openings) == (3 if step == "open_shares" else 4)
     assert learned(long, stored) == dict.fromkeys(sorted({*long.names} - {SPOILER}), 4)
+    lines = list(verify(long.simulation.federation, stored.name, None))
+    assert "that 3 silos signed of their contributions; those of silo-01 were fetched whole" in lines[-1]
 
 
 def products_by(long: LongFederation, name: str, frames: Frames, **changes: object) -> Frames:

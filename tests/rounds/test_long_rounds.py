@@ -8,19 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aggregator.capacity import Capacity
 from aggregator.errors import StoreError
 from aggregator.proving import challenge_from
 from aggregator.store import Staged
 from aggregator.sums import SumShard
-from analyst.errors import DeniedError
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.backends.unreduced import UnreducedSum
 from crypto.rounds.messages import Failure
@@ -281,58 +278,3 @@ def test_a_sum_that_changes_after_it_was_agreed_on_is_no_sum(
     long.opened.clear()
     assert not told.report or not long.learn(told.report)
     assert not long.opened
-
-
-# Longer than what a policy, the aggregator or a deadline allows
-
-
-def test_a_silo_that_contributes_no_vector_so_long_is_left_out_before_anything_is_charged(tmp_path: Path) -> None:
-    room = {SPOILER: f"max_values = {LENGTH - 1}"}
-    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, room=room) as fed:
-        told = asked(fed)
-    assert told.statuses == dict.fromkeys(fed.names, "answered") | {SPOILER: "denied"}
-    assert told.charged == set(fed.names) - {SPOILER}
-
-
-@every(
-    ("vectors", "code", "said"),
-    [
-        (
-            f"max_values = {LENGTH - 1}",
-            "MAX_VALUES",
-            "the vector has 262,145 values, and this silo",
-        ),
-        ("bytes_per_second = 1000", "SEND_DEADLINE", "and the request waits 60 s"),
-    ],
-)
-def test_a_vector_that_no_silo_may_contribute_is_refused_with_a_remedy(
-    vectors: str, code: str, said: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    names = [f"silo-{number:02}" for number in range(4)]
-    path = tmp_path_factory.mktemp("f") / "f"
-    with long_federation(path, names, LENGTH, LIMIT, room=dict.fromkeys(names, vectors)) as fed:
-        with pytest.raises(DeniedError) as caught:
-            fed.simulation.federation.submit(fed.request())
-        assert {one.code for reasons in caught.value.denials.values() for one in reasons} == {code}
-        assert said in caught.value.message
-        told = [entry.event.kind for silo in fed.simulation.silos.values() for entry in ledger_of(silo).entries(99)]
-        assert "charging" not in told
-
-
-def test_vectors_that_the_aggregator_cannot_keep_are_refused_before_any_silo_is_asked(tmp_path: Path) -> None:
-    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, capacity=Capacity(contribution_bytes=10**6)) as fed:
-        fed.count()
-        told = asked(fed)
-        assert "4 vectors of 262,145 values need" in told.reason
-        assert "--contributions-gib" in told.reason
-        assert not told.charged
-        assert set(told.statuses.values()) == {"accepted"}
-
-
-def test_a_silo_that_sends_for_longer_than_it_stated_drops_out(tmp_path: Path) -> None:
-    """Each may take the time of a step, one second here, and the one second that its policy states for sending."""
-    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, step_timeout_s=1.0) as fed, few_bytes_a_frame():
-        fed.simulation.silos[SPOILER].late_s = {"frame": 1.5}
-        told = asked(fed)
-        without_the_spoiler(fed, told)
-        assert told.statuses[SPOILER] == "missing"

@@ -82,6 +82,16 @@ def test_the_owner_lists_and_shows_what_is_known_of_a_run(
     assert f"sha256 {listed['sha256']}" in capsys.readouterr().out
 
 
+def test_the_analyst_lists_runs_with_their_days(
+    trained: tuple[Path, RunState], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = trained
+    assert ana(path, "list") == 0
+    shown = capsys.readouterr().out
+    day = r"of 20\d\d-\d\d-\d\d"
+    assert re.search(f"{day}, 7 of 25 rounds, complete, 5 silos, without noise, released to you", shown)
+
+
 def test_a_name_of_no_run_says_where_the_names_are(
     trained: tuple[Path, RunState], capsys: pytest.CaptureFixture[str]
 ) -> None:

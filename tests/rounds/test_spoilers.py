@@ -23,7 +23,6 @@ from crypto.rounds.manifest import BackendName, Manifest
 from crypto.rounds.messages import (
     Accusation,
     Bundle,
-    Contribution,
     Deliver,
     Failure,
     Opening,
@@ -31,9 +30,9 @@ from crypto.rounds.messages import (
     SiloTestimony,
     UnmaskingShares,
 )
-from crypto.rounds.payload import digests
+from crypto.rounds.payload import BlindedPieces
 from crypto.sealing import SealingKey, seal
-from crypto.wire import digest_of, sign, unverified
+from crypto.wire import sign, unverified
 from policies.requests.request import Request
 from silo_node.rounds import steps
 from silo_node.rounds.states import Contributed, Silo
@@ -482,15 +481,15 @@ def garble_pieces(simulation: Simulation, silo: str, change: Callable[[int, byte
     """Let a silo change the pieces of its masked input, under a header that it signs."""
     actor, signing = simulation.silos[silo].actor, known_to(simulation.silos[silo]).signing
 
-    def garbled(frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def garbling(frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
         (state,) = (one for one in rounds_of(actor).values() if isinstance(one, Contributed))
-        pieces = tuple(change(at, one) for at, one in enumerate(state.pieces))
-        header = unverified(frames[0], Contribution).model_copy(update={"chunks": digests(pieces)})
-        round_id = state.manifest.round_id
-        rounds_of(actor)[round_id] = replace(state, pieces=pieces, contribution=digest_of(header))
-        return sign(header, silo, signing), b"".join(pieces)
+        count = len(state.masked.digests())
+        pieces = tuple(change(at, state.masked.piece(at)) for at in range(count))
+        garbled = replace(state, masked=BlindedPieces(pieces))
+        rounds_of(actor)[state.manifest.round_id] = garbled
+        return sign(garbled.header, silo, signing), b"".join(pieces)
 
-    rewriting(simulation, silo, "contribute", garbled)
+    rewriting(simulation, silo, "contribute", garbling)
 
 
 def test_who_seals_a_column_that_does_not_open_is_named_by_its_victim(exact: Simulation) -> None:

@@ -3,13 +3,14 @@
 import time
 from typing import Any
 
+from crypto.backends.sandbox import Parts
 from silo_node.data import worker
 
 HEAVY_S = 4.0
 compute = worker.Worker.compute
 
 
-def heavy(self: Any, payload: bytes) -> bytes:
+def heavy(self: Any, payload: bytes) -> Parts:
     if b'"mallory"' in payload:
         time.sleep(HEAVY_S)
     return compute(self, payload)

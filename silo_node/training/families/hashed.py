@@ -31,6 +31,7 @@ from policies.requests.hashed import (
 from silo_node.training import few_bits
 from silo_node.training.families.logistic import labels_of, share_of
 from silo_node.training.family import Examples, Family, Fitted, Judged, Line, State, figure
+from silo_node.training.glm import standing
 from silo_node.training.grid import Integers, Vector, reals
 from silo_node.training.hashing import Hashed, blocks_of, hashed
 
@@ -69,15 +70,16 @@ def _reach(task: Task, examples: Examples) -> list[Integers]:
 def _gradient(task: Task, state: State, examples: Examples) -> list[Integers]:
     """Return the loss and its gradient over the rows, without the penalty, at the state's weights."""
     weights, label = state["weights"], labels_of(task, examples)
-    total, loss = np.zeros(len(weights), np.int64), 0.0
+    total, loss = np.zeros(len(weights), np.int64), 0
     for rows in blocks_of(examples):
         found, own = hashed(task, examples, rows), label[rows]
         odds = odds_of(found, weights)
-        loss += float((np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))).sum())
+        losses = np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))
+        loss += int(np.rint(np.ldexp(losses, LOSS_BITS)).astype(np.int64).sum())
         slope = np.ldexp(share_of(odds) - own, UNIT_BITS)
         # Each row's part is rounded before it is added, so that no order and no split of rows changes a sum.
         np.add.at(total, found.places, np.rint(found.values * slope).astype(np.int64))
-    counts = [_counted(task, examples.rows), _counted(task, round(math.ldexp(loss, LOSS_BITS)))]
+    counts = [_counted(task, examples.rows), _counted(task, loss)]
     own_places = _places(task)
     units, bits = total if own_places is None else total[own_places], value_bits(task)
     if bits is None:
@@ -193,9 +195,9 @@ def _notes(task: Task, state: State) -> Iterator[str]:
 
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
-    found = np.zeros(examples.rows)
+    found, weights = np.zeros(examples.rows), standing(state)
     for rows in blocks_of(examples):
-        found[rows] = share_of(odds_of(hashed(task, examples, rows), state["accepted"]))
+        found[rows] = share_of(odds_of(hashed(task, examples, rows), weights))
     return found
 
 
