@@ -353,6 +353,15 @@ def test_b4a_a_manifest_is_as_strict_as_the_strictest_acceptance_and_lasts_no_lo
         share(slower.model_copy(update={"expires_at": expires_at + 4}), parts)
     with pytest.raises(ProtocolError, match="later than the request waits"):
         share(*joined(AFTER, compute_ms=1000 * waits_s + 1))
+    sends_s = held().one.request.sends_s
+    slower, parts = joined(AFTER, compute_ms=5_000, send_ms=1000 * sends_s)
+    assert slower.expires_at == expires_at + 5 + sends_s
+    share(slower, parts)
+    for other in (expires_at + 5, expires_at + sends_s, expires_at + 6 + sends_s):
+        with pytest.raises(ProtocolError, match="expires_at is not that of the strictest"):
+            share(slower.model_copy(update={"expires_at": other}), parts)
+    with pytest.raises(ProtocolError, match="later than the request waits"):
+        share(*joined(AFTER, send_ms=1000 * sends_s + 1))
 
 
 def test_b8_a_pair_seed_goes_to_those_after_it_alone() -> None:
