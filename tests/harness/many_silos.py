@@ -181,7 +181,8 @@ class Member:
 
     def compute(self, asked: Request, now: int) -> list[npt.NDArray[np.int64]]:
         self.computed += 1
-        return [np.array(self.values, np.int64)]
+        ends = np.cumsum([block.length for block in terms_of(asked, digest_of(asked)).blocks])
+        return np.split(np.array(self.values, np.int64), ends[:-1])
 
     def contribute(
         self, state: rounds_states.Received, go: bytes, now: int = NOW, noise: Noise = no_noise

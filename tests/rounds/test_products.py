@@ -25,7 +25,7 @@ from silo_node.rounds import proving, steps
 from silo_node.rounds import states as rounds_states
 from tests.harness.example_policy import NOW
 from tests.harness.many_silos import SEALING, Many, Round, checked_with, with_report
-from tests.harness.short_chunks import narrow, shorten
+from tests.harness.short_chunks import SHORTEST, long_round, narrow, shorten
 
 Coordinates = npt.NDArray[Any]
 ONE, TWO = b"the first round ", b"the second round"
@@ -34,14 +34,13 @@ LIAR = "silo-003"
 
 @pytest.fixture(autouse=True, params=[32, 64])
 def _long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors of two chunks, in words of 32 and of 64 bits."""
-    shorten(monkeypatch, 2)
+    """Vectors of three chunks, in words of 32 and of 64 bits."""
+    shorten(monkeypatch, SHORTEST)
     narrow(monkeypatch, request.param)
 
 
 def begun(round_id: bytes = ONE, nonce: bytes = bytes(16)) -> Round:
-    many = Many(4)
-    return many.round(many.request(nonce), round_id).until_contributed()
+    return long_round(Many(4), round_id, nonce).until_contributed()
 
 
 def opened(one: Round | None = None) -> Round:
@@ -62,8 +61,8 @@ def evidence_of(one: Round, *names: str) -> Callable[[int], Sequence[bytes]]:
 
 
 def values(one: Round, *names: str) -> list[int]:
-    scale = one.terms.blocks[0].scale_bits
-    return [value << scale for value in one.many.sum_of(names or one.many.names)]
+    shifts = [block.scale_bits for block in one.terms.blocks for _ in range(block.length)]
+    return [value << shift for value, shift in zip(one.many.sum_of(names or one.many.names), shifts, strict=True)]
 
 
 def signed_by(one: Round, name: str, **changes: object) -> tuple[bytes, ...]:
@@ -76,13 +75,13 @@ def test_honest_silos_prove_the_sum_without_a_masked_input_being_fetched() -> No
     one = opened().prove()
     checked = check(one)
     assert proof_of(checked).whole == ()
-    assert check_sum(checked, no_evidence) == checked.scheme.shape.chunks == 2
+    assert check_sum(checked, no_evidence) == checked.scheme.shape.chunks == 3
     assert open_report(checked, "ana", SEALING).units.tolist() == values(one)
 
 
 def test_a_dropped_silo_has_no_part_in_the_proof() -> None:
     many = Many(4)
-    one = many.round().until_contributed(dropped=[LIAR]).part().agree().open().prove()
+    one = long_round(many).until_contributed(dropped=[LIAR]).part().agree().open().prove()
     assert one.challenge().nonces[-1] == b""
     check_sum(check(one), no_evidence)
     assert one.opened().units.tolist() == values(one, *many.names[:3])
@@ -256,7 +255,7 @@ def test_an_aggregator_that_passes_such_a_nonce_on_is_found(nonce: bytes | None)
 def test_commitments_of_a_manifest_are_those_of_the_acceptances() -> None:
     """Hope: the aggregator puts its own commitment in the place of a silo's, whose nonce it then knows."""
     many = Many(4)
-    one = many.round().propose().compose()
+    one = long_round(many).propose().compose()
     hashes = one.composed.manifest.nonces
     assert hashes is not None
     for nonces in (None, hashes[:-1], (bytes(32), *hashes[1:]), hashes[::-1]):
@@ -320,7 +319,7 @@ def test_a_silo_answers_no_challenge_but_that_of_its_round() -> None:
 def test_a_dropped_silos_nonce_chooses_nothing() -> None:
     """Hope: a colluding silo that dropped out tells its nonce or not, as it suits the sum."""
     many = Many(4)
-    one = many.round().until_contributed(dropped=[LIAR]).part().agree().open()
+    one = long_round(many).until_contributed(dropped=[LIAR]).part().agree().open()
     nonce = next(state.nonce for state in [before(one.states[LIAR])] if state.nonce is not None)
     told = one.challenge().model_copy(update={"nonces": (*one.challenge().nonces[:3], nonce.raw)})
     with pytest.raises(ProtocolError, match="not among the survivors"):
@@ -365,9 +364,8 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
     error = [2**20, 0, 5, 0, 0, 0]
 
     def moved(coordinates: Coordinates, most: int) -> None:
-        coordinates[: coordinates.size] = [
-            (int(one) + more) % most for one, more in zip(coordinates, error, strict=False)
-        ]
+        for place, more in enumerate(error):
+            coordinates[place] = (int(coordinates[place]) + more) % most
 
     one = begun()
     honest = coordinates_of(one)
@@ -388,8 +386,8 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
 def test_products_of_another_round_count_for_nothing() -> None:
     """Hope: products of an earlier round with the same silos are handed over again."""
     many = Many(4)
-    first = opened(many.round(many.request(b"the first one..."), ONE).until_contributed()).prove()
-    second = opened(many.round(many.request(b"the second one.."), TWO).until_contributed()).prove()
+    first = opened(long_round(many, ONE, b"the first one...").until_contributed()).prove()
+    second = opened(long_round(many, TWO, b"the second one..").until_contributed()).prove()
     second.replies["products"] = first.replies["products"]
     with pytest.raises(ProtocolError, match="another round, survivor set or challenge"):
         check_sum(check(second.assemble()), no_evidence)
