@@ -29,7 +29,9 @@ from federation.operations.private import close_to_others
 from federation.operations.ray_cluster import NAMESPACE
 
 CHECK_S = 2.0
-START_S = 30.0
+Address = tuple[str, int]
+START_S = 60.0  # also if Ray takes its time to notice that a machine has gone
+AGAIN_S = 0.5
 
 
 class RaySilo:
@@ -57,16 +59,16 @@ class ShardActor(SumShard):
 class RayShard:
     """Reaches a shard by its actor."""
 
-    def __init__(self, actor: Any, node: str, where: str) -> None:
-        self.actor, self.node, self._where = actor, node, where
+    def __init__(self, actor: Any, node: str, raylet: Address) -> None:
+        self.actor, self.node, self._raylet = actor, node, raylet
 
     @property
     def where(self) -> str:
-        return self._where
+        return self._raylet[0]
 
     async def check(self) -> None:
         try:
-            async with asyncio.timeout(CHECK_S):
+            async with asyncio.timeout(2 * CHECK_S):
                 await self._do("__ray_ready__")
         except TimeoutError:  # one that only adds for long has not ended
             return
@@ -101,15 +103,28 @@ class RayShard:
         return chunk
 
     async def _do(self, step: str, *arguments: Any) -> Any:
-        """Call the actor; raises what it raised, or ShardLostError if it cannot be reached."""
+        """Call the actor; raises what it raised, or ShardLostError if it, or the raylet beside it, cannot be reached.
+
+        Ray takes its time to notice that a machine has gone, and a call may wait for as long.
+        """
+        call = asyncio.ensure_future(_awaited(getattr(self.actor, step).remote(*arguments)))
         try:
-            return await getattr(self.actor, step).remote(*arguments)
+            while not (await asyncio.wait([call], timeout=CHECK_S))[0]:
+                if not await asyncio.to_thread(_answers, self._raylet):
+                    raise ShardLostError(f"the machine {self.where}, where the aggregator adds, does not answer")
+            return call.result()
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError as err:
             hint = "ask again when its operator has started it again"
-            message = f"the aggregator's process that adds on {self._where} has ended ({type(err).__name__})"
+            message = f"the aggregator's process that adds on {self.where} has ended ({type(err).__name__})"
             raise ShardLostError(message, hint) from err
+        finally:
+            call.cancel()
+
+
+async def _awaited(reference: Any) -> Any:
+    return await reference
 
 
 class RayShards:
@@ -130,29 +145,24 @@ class RayShards:
         if isinstance(lost, RayShard):
             with suppress(ray.exceptions.RayError):  # what cannot be reached may live, and must not write any more
                 ray.kill(lost.actor, no_restart=True)
-        machines = await asyncio.to_thread(_machines)
-        node = self._chosen(number, machines)
         place = self._home / "contributions" if number == 0 else self._home / "shards" / str(number)
-        options = {
-            "num_cpus": 0,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=number > 0),
-        }
-        actor: Any = ray.remote(ShardActor).options(**options).remote(str(place), self._keeping)
-        try:
-            async with asyncio.timeout(START_S * patience()):
-                await actor.__ray_ready__.remote()
-        except (TimeoutError, ray.exceptions.RayError) as err:
-            with suppress(ray.exceptions.RayError):
-                ray.kill(actor, no_restart=True)
-            message = f"shard {number + 1} of the sums does not start on {machines[node]} ({type(err).__name__})"
-            hint = f"see the cluster's logs, and whether that machine can write {place}"
-            raise AggregatorError(message, hint) from err
-        self._nodes[number] = node
-        return RayShard(actor, node, machines[node])
+        deadline = time.monotonic() + START_S * patience()
+        while True:
+            machines = await asyncio.to_thread(_machines)
+            node = self._nodes[number] = self._chosen(number, machines)
+            try:
+                return RayShard(await _started(node, str(place), self._keeping), node, machines[node])
+            except (TimeoutError, ray.exceptions.RayError) as err:
+                del self._nodes[number]
+                # Until Ray notices that a machine has gone, it may let that one place actors, which then never run.
+                if time.monotonic() > deadline or ("never ran" not in str(err) and machines.keys() <= set(_machines())):
+                    on = machines[node][0]
+                    message = f"shard {number + 1} of the sums does not start on {on} ({type(err).__name__})"
+                    hint = f"see the cluster's logs, and whether that machine can write {place}"
+                    raise AggregatorError(message, hint) from err
+            await asyncio.sleep(AGAIN_S)
 
-    def _chosen(self, number: int, machines: dict[str, str]) -> str:
+    def _chosen(self, number: int, machines: dict[str, Address]) -> str:
         """Return the machine of a shard: where it was, as its directory is there, or the one with the fewest shards."""
         here = ray.get_runtime_context().get_node_id()
         if number == 0:
@@ -163,19 +173,39 @@ class RayShards:
         return min(machines, key=lambda node: (taken.count(node), node))
 
 
-def _machines() -> dict[str, str]:
-    """Return the machines of the cluster that answer, by the id of the node, with the address of each."""
-    found = dict[str, str]()
+async def _started(node: str, place: str, keeping: Keeping) -> Any:
+    """Return an actor on a node that is ready; raises RayError or TimeoutError if it does not come up."""
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": strategy}
+    actor: Any = ray.remote(ShardActor).options(**options).remote(place, keeping)
+    try:
+        async with asyncio.timeout(START_S * patience()):
+            await actor.__ray_ready__.remote()
+    except BaseException:
+        with suppress(ray.exceptions.RayError):
+            ray.kill(actor, no_restart=True)
+        raise
+    return actor
+
+
+def _machines() -> dict[str, Address]:
+    """Return the machines of the cluster that answer, by the id of the node, with the address of its raylet."""
+    found = dict[str, Address]()
     listed: Any = ray.nodes  # which Ray has left untyped
     for node in listed():
         if node["Alive"]:
-            address = str(node["NodeManagerAddress"])
-            try:  # the cluster itself takes some time to notice that one has gone
-                socket.create_connection((address, node["NodeManagerPort"]), CHECK_S).close()
-            except OSError:
-                continue
-            found[str(node["NodeID"])] = address
+            raylet = str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])
+            if _answers(raylet):  # the cluster itself takes some time to notice that one has gone
+                found[str(node["NodeID"])] = raylet
     return found
+
+
+def _answers(raylet: Address) -> bool:
+    try:
+        socket.create_connection(raylet, CHECK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class AggregatorActor:

@@ -381,7 +381,10 @@ def collect_ready(
 
 
 def report_bytes(state: KeysShared, refusals: Mapping[str, bytes]) -> int:
-    """Return how many bytes the report of a round has at most, whoever drops out; `refusals` are those so far."""
+    """Return how many bytes the report of a round has at most, whoever drops out; `refusals` are those so far.
+
+    Raises ProtocolError if its recipients would not read so much of it before the sum.
+    """
     composed, manifest = state.before, state.before.manifest
     recipients, members = len(manifest.terms.recipients), manifest.degree + 1
     known = (composed.before.envelope, composed.envelope, *composed.accepts, *refusals.values(), *state.bundles)
@@ -389,6 +392,9 @@ def report_bytes(state: KeysShared, refusals: Mapping[str, bytes]) -> int:
     # Of a silo: its header with a digest for each piece, its signature, its place in the survivor set, its opening; or
     # why it cannot go on.
     pieces = len(piece_sizes(composed.scheme))
+    if (most := 64 * pieces * len(manifest.silos)) > EncryptedReport.MAX_BYTES // 2:
+        told = f"the digests of {len(manifest.silos)} silos' {pieces} chunks are {most} bytes of a report"
+        raise ProtocolError(f"{told}, at most {EncryptedReport.MAX_BYTES // 2} are read")
     of_silo = 8192 + 64 * pieces + 2 * recipients * (64 * members + 2048)
     sums = sum(sum_sizes(composed.scheme, len(manifest.silos), recipients))
     # Twice, as bytes in JSON are a third longer, and some are in JSON in JSON.

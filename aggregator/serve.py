@@ -33,7 +33,7 @@ from federation.members.certificates import days_left, utc_now
 from federation.members.credentials import Credentials, hold
 from federation.operations import ray_directory
 from federation.operations.background import keep_short
-from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token
+from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
 from federation.operations.monitoring import AggregatorCounts, configure_logs, serve_monitor, serve_probes
 from federation.operations.private import why_code_is_anywhere, why_open
 from federation.operations.ray_cluster import (
@@ -45,6 +45,7 @@ from federation.operations.ray_cluster import (
     died,
     end_at_once,
     interrupt_on_sigterm,
+    is_on_this_machine,
     ray_variables,
 )
 from federation.operations.running import forget_running, full_disks, note_running
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     for what, keeping in (("reports", REPORTS), ("contributions", CONTRIBUTIONS)):
         parser.add_argument(f"--keep-{what}", type=days, default=keeping.age_s // DAY_S, metavar="DAYS")
         parser.add_argument(f"--{what}-gib", type=gib, default=keeping.max_bytes >> 30, metavar="GIB")
+    parser.add_argument("--ray", default=None, metavar="HOST:PORT")
+    parser.add_argument("--ray-tls", type=Path, default=None, metavar="DIR")
+    parser.add_argument("--node-address", default="", metavar="ADDRESS")
     parser.add_argument("--shards", type=whole(1, MAX_SHARDS), default=None, metavar="COUNT")
     most = whole(1, MAX_MEGABYTES)
     parser.add_argument("--megabytes-per-second", type=most, default=BYTES_PER_SECOND // 1_000_000, metavar="MB")
@@ -86,9 +90,8 @@ def main(arguments: Sequence[str]) -> int:
         make_room_for_connections()
         interrupt_on_sigterm()
         with lock:
-            adopt(cluster_environment(options.home / RAY_TOKEN), ray_variables())
-            failure = "the aggregator's Ray cluster did not start"
-            with connected(Cluster(failure, "see `consilo doctor`", log=options.home / RAY_LOG)):
+            adopt(_environment(options), ray_variables())
+            with connected(_cluster(options)):
                 asyncio.run(_run(options, credentials))
     except ClusterDiedError as err:
         end_at_once(fail("consilo", Failure(err.message, err.hint)))
@@ -100,6 +103,33 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("stopped before it listened")
     return 0
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    """Return Ray's settings for the chosen cluster; raises AggregatorError or CryptoError."""
+    token = options.home / RAY_TOKEN
+    if options.ray is None and (options.ray_tls is not None or options.node_address):
+        message = "--ray-tls and --node-address are for a cluster that runs already"
+        raise AggregatorError(message, "name it with --ray")
+    if options.ray_tls is not None:
+        return nodes_environment(token, options.ray_tls, options.node_address)
+    if options.ray is not None and not is_on_this_machine(options.ray):
+        message = f"the Ray cluster at {options.ray} is not on this machine, and --ray-tls is not given"
+        raise AggregatorError(message, "nodes of a cluster must speak TLS: see docs/federated.md")
+    return cluster_environment(token)
+
+
+def _cluster(options: argparse.Namespace) -> Cluster:
+    log = options.home / RAY_LOG
+    if options.ray is None:
+        return Cluster("the aggregator's Ray cluster did not start", "see `consilo doctor`", log=log)
+    return Cluster(
+        "the Ray cluster does not take this aggregator",
+        "compare ray.token with the cluster's",
+        address=options.ray,
+        node_address=options.node_address,
+        log=log,
+    )
 
 
 async def _run(options: argparse.Namespace, credentials: Credentials) -> None:

@@ -2,9 +2,9 @@
 
 Promise: what `add` has returned for is complete, as signed and durable at every shard, and only such masked inputs are
 closed over; all shards close over the same ones, or there is no sum. A shard that is lost is made anew and gets its
-range again before anything else is asked of it: what its directory still holds, if the pieces are as signed, and the
-rest from the silos, whose frames are the same until the round is over. What cannot be had again ends the round, and the
-error says what was lost. Memory: the digests of the pieces, and one frame of each silo that is sending.
+range again before it adds: what its directory still holds, if the pieces are as signed, and the rest from the silos,
+whose frames stay the same. What cannot be had again ends the round, and the error says what was lost. Memory: the
+digests of the pieces, and one frame of each silo that is sending.
 docs/protocol.md section 5.3; section 8, rows F6 and F7; docs/decisions/0057-shards-derive-their-sums.md.
 """
 
@@ -82,6 +82,8 @@ class _Round:
     added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
     survivors: tuple[str, ...] | None = None  # whose sum it is, from the moment it is closed
     sums: tuple[bytes, ...] = ()  # the digests of the sum's chunks
+    held: dict[tuple[int, str], Shard] = field(default_factory=dict)  # which process of a shard holds a silo's part
+    closed: dict[int, Shard] = field(default_factory=dict)  # which process of a shard has its sum
     lost: dict[int, str] = field(default_factory=dict)  # what a shard cannot have again, by its number
 
     def cut(self, numbers: range) -> Iterator[tuple[int, range]]:
@@ -176,12 +178,8 @@ class ShardedSums:
         if opened.survivors not in (None, silos):
             raise ProtocolError("the sum is closed over other contributions")
         opened.survivors = silos
-        if not opened.sums and opened.is_added:
-            names = tuple(opened.added[silo] for silo in silos)
-            closed = await self._each(opened, lambda number, shard: shard.close(round_id, names))
-            for number, digests in enumerate(closed):
-                if len(digests) != len(opened.ranges[number]):
-                    raise StoreError(f"{self._named(opened, number)} closed a sum of {len(digests)} chunks")
+        if not opened.sums:
+            closed = await self._each(opened, lambda number, shard: self._closed(round_id, opened, number, shard))
             opened.sums = tuple(digest for digests in closed for digest in digests)
         return opened.sums
 
@@ -190,7 +188,7 @@ class ShardedSums:
         if not 0 <= index < len(opened.sums):
             raise ProtocolError(f"there is no chunk {index} of a closed sum")
         number = opened.shard_of(index)
-        chunk = await self._do(number, lambda shard: shard.sum_chunk(round_id, index), opened)
+        chunk = await self._do(number, lambda shard: self._chunk_of(round_id, opened, number, shard, index), opened)
         if blake3(chunk).digest() != opened.sums[index]:
             raise StoreError(f"{self._named(opened, number)} gave another chunk {index} than that of the sum it closed")
         return chunk
@@ -218,13 +216,14 @@ class ShardedSums:
 
     async def _hold(self, round_id: bytes, opened: _Round, silo: str, name: bytes, number: int, shard: Shard) -> None:
         """Let a shard keep a masked input whose pieces have all arrived; what a lost one had is fetched again."""
-        if not (lacking := await shard.add(round_id, silo, name)):
-            return
-        if await shard.holds(round_id, silo, name, opened.digests_of(silo, opened.ranges[number])):
-            return
-        await self._refill(round_id, opened, silo, number, lacking, shard)
-        if await shard.add(round_id, silo, name):
-            raise StoreError(f"{self._named(opened, number)} does not keep the contribution of {silo!r}")
+        own = opened.ranges[number]
+        if (lacking := await shard.add(round_id, silo, name)) and not await shard.holds(
+            round_id, silo, name, opened.digests_of(silo, own)
+        ):
+            await self._refill(round_id, opened, silo, number, lacking, shard)
+            if await shard.add(round_id, silo, name):
+                raise StoreError(f"{self._named(opened, number)} does not keep the contribution of {silo!r}")
+        opened.held[number, silo] = shard
 
     async def _refill(
         self, round_id: bytes, opened: _Round, silo: str, number: int, pieces: tuple[int, ...], shard: Shard
@@ -318,36 +317,48 @@ class ShardedSums:
                 self._lost[number] = shard  # until it has what the other had
                 for round_id, opened in list(self._rounds.items()):
                     if number < len(opened.ranges):
-                        await self._restored(round_id, opened, number, shard)
+                        await self._reopened(round_id, opened, number, shard)
                 del self._lost[number]
             self._shards[number] = shard
             return shard
         finally:
             self._making.pop(number, None)
 
-    async def _restored(self, round_id: bytes, opened: _Round, number: int, shard: Shard) -> None:
-        """Give a shard that was made anew what the lost one held of a round, or note why that cannot be."""
-        own, added = opened.ranges[number], iter(list(opened.added.items()))
-
-        async def some() -> None:
-            for silo, name in added:
-                await self._hold(round_id, opened, silo, name, number, shard)
-
+    async def _reopened(self, round_id: bytes, opened: _Round, number: int, shard: Shard) -> None:
+        """Open a round at a shard that was made anew, or note why that cannot be; it is filled when it adds."""
+        own = opened.ranges[number]
         try:
             if round_id in self._rounds:  # else it has ended meanwhile
                 await shard.start(round_id, opened.manifest, opened.round_key, own.start, own.stop)
-                await _all(some() for _ in range(REFETCHED_AT_ONCE))
-                if opened.sums and opened.survivors is not None:
-                    names = tuple(opened.added[silo] for silo in opened.survivors)
-                    if await shard.close(round_id, names) != opened.sums[own.start : own.stop]:
-                        raise StoreError(f"{self._named(opened, number)} was made anew, and has another sum")
-                _log.info("shard_restored", shard=number + 1, node=shard.where, silos=len(opened.added))
         except ShardLostError:
             raise
         except (AggregatorError, CryptoError) as err:
             opened.lost[number] = err.message
         if round_id not in self._rounds:
             await shard.discard(round_id)
+
+    async def _closed(self, round_id: bytes, opened: _Round, number: int, shard: Shard) -> tuple[bytes, ...]:
+        """Close the sum at a shard; one that was made anew gets what the lost one held first."""
+        own, survivors = opened.ranges[number], opened.survivors or ()
+        lacking = iter([silo for silo in survivors if opened.held.get((number, silo)) is not shard])
+
+        async def some() -> None:
+            for silo in lacking:
+                await self._hold(round_id, opened, silo, opened.added[silo], number, shard)
+
+        await _all(some() for _ in range(REFETCHED_AT_ONCE))
+        digests = await shard.close(round_id, tuple(opened.added[silo] for silo in survivors))
+        if len(digests) != (len(own) if opened.is_added else 0):
+            raise StoreError(f"{self._named(opened, number)} closed a sum of {len(digests)} chunks")
+        if opened.sums and digests != opened.sums[own.start : own.stop]:
+            raise StoreError(f"{self._named(opened, number)} was made anew, and has another sum")
+        opened.closed[number] = shard
+        return digests
+
+    async def _chunk_of(self, round_id: bytes, opened: _Round, number: int, shard: Shard, index: int) -> bytes:
+        if opened.closed.get(number) is not shard:
+            await self._closed(round_id, opened, number, shard)
+        return await shard.sum_chunk(round_id, index)
 
     def _named(self, opened: _Round, number: int) -> str:
         where = self._shards.get(number) or self._lost.get(number)

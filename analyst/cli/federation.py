@@ -107,6 +107,14 @@ def add_commands(commands: Commands) -> None:
     serve.add_argument("--contributions-gib", type=_gib, default=16, metavar="GIB", help=text)
     text = "how many megabytes of long vectors it takes in and adds a second, of all silos; default: %(default)s"
     serve.add_argument("--megabytes-per-second", type=_mb, default=100, metavar="MB", help=text)
+    text = "the Ray cluster of its own organisation, to which it attaches; default: one that it starts on this machine"
+    serve.add_argument("--ray", default=None, metavar="HOST:PORT", help=text)
+    text = "node.key, node.pem and ca.pem, where that cluster has several machines"
+    serve.add_argument("--ray-tls", type=Path, default=None, metavar="DIR", help=text)
+    text = "the address of this machine in that cluster"
+    serve.add_argument("--node-address", default="", metavar="ADDRESS", help=text)
+    text = "among how many processes a long sum is divided; default: as many as the cluster has machines"
+    serve.add_argument("--shards", type=_shards, default=None, metavar="COUNT", help=text)
     text = "also answer /live, /ready and /metrics there, for probes from other machines"
     serve.add_argument("--probes", type=listened, metavar="HOST:PORT", help=text)
     text = "write its keys, checkpoints and reports into one archive under a passphrase, also while it is served"
@@ -121,7 +129,7 @@ def add_commands(commands: Commands) -> None:
         parser.set_defaults(keeping=name)
 
 
-_gib, _mb = whole(1, 1 << 20), whole(1, 1_000_000)
+_gib, _mb, _shards = whole(1, 1 << 20), whole(1, 1_000_000), whole(1, 64)
 
 
 def _days(text: str) -> int:
@@ -280,6 +288,10 @@ def _serve(options: argparse.Namespace, notes: Console) -> int:
     command += ["--keep-contributions", str(options.keep_contributions)]
     command += ["--contributions-gib", str(options.contributions_gib)]
     command += ["--megabytes-per-second", str(options.megabytes_per_second)]
+    command += [] if options.ray is None else ["--ray", options.ray]
+    command += [] if options.ray_tls is None else ["--ray-tls", str(options.ray_tls)]
+    command += [f"--node-address={options.node_address}"] if options.node_address else []
+    command += [] if options.shards is None else ["--shards", str(options.shards)]
     command += [] if options.probes is None else ["--probes", options.probes]
     if not options.wait:
         os.execv(sys.executable, command)  # noqa: S606

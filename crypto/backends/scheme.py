@@ -21,7 +21,8 @@ from crypto.keys import Secret
 from crypto.wire import MAX_SILOS
 
 CHUNK_VALUES = 65_536
-MAX_VALUES = 2**24
+MAX_VALUES = 2**30
+MAX_CHUNKS = MAX_VALUES // CHUNK_VALUES
 
 
 Units = npt.NDArray[np.int64]  # signed ring units, one value each

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from crypto.backends.scheme import CHUNK_VALUES, MAX_VALUES
+from crypto.backends.scheme import MAX_CHUNKS, MAX_VALUES
 from crypto.errors import ProtocolError, WireError
 from crypto.keys import VerifyKey
 from crypto.merkle import HASH_BYTES, leaf_hash, shown_root
@@ -133,10 +133,11 @@ class Contribution(Message):
     """
 
     KIND: ClassVar[str] = "contribution"
-    MAX_BYTES: ClassVar[int] = 64 * 1024
+    MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_COMMAS: ClassVar[int] = MAX_CHUNKS + 16  # a digest of each chunk
     manifest_hash: Digest
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
-    chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_VALUES // CHUNK_VALUES)]
+    chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
     consent_as_of: Annotated[Seconds | None, Field(default=None, exclude_if=lambda time: time is None)] = None
     rows_as_of: Annotated[Seconds | None, Field(default=None, exclude_if=lambda time: time is None)] = None
 

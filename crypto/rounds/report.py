@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from crypto.backends.scheme import MAX_VALUES
+from crypto.backends.scheme import MAX_CHUNKS, MAX_VALUES
 from crypto.errors import WireError
 from crypto.rounds.committees import MAX_COMMITTEE
 from crypto.rounds.messages import PER_SILO, SiloTestimony
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, Signature
 
-MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
+MAX_SUM_PIECES = MAX_CHUNKS  # and in `shares` a sum for each of 100 silos and recipients
 
 
 class DroppedSeeds(Message):
@@ -56,7 +56,7 @@ class EncryptedReport(Message):
 
 REPORT_MAGIC = b"CSR1"
 REPORT_HEADER_BYTES = len(REPORT_MAGIC) + 4
-MAX_REPORT_BYTES = REPORT_HEADER_BYTES + EncryptedReport.MAX_BYTES + 32 * MAX_VALUES  # a ciphertext of 32 bytes a value
+MAX_REPORT_BYTES = REPORT_HEADER_BYTES + EncryptedReport.MAX_BYTES + 16 * MAX_VALUES  # two halves of a word a value
 
 
 def report_header(report: EncryptedReport) -> bytes:

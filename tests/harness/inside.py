@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aggregator.driver import Server
     from aggregator.gate import Gate
     from aggregator.rounds import Aggregator
+    from aggregator.shards import Shard, ShardedSums
     from aggregator.streams import StreamSilo
     from analyst.client import Federation
     from analyst.link import Link
@@ -317,3 +318,8 @@ def passed(checked: "CheckedReport", **changes: Any) -> "CheckedReport":
 def reserved_in(session: "Session") -> tuple[int, int, int]:
     """How many messages a session has kept memory for, how many calls it waits for, and how many it answers."""
     return len(session._reserved), len(session._calls), len(session._tasks)
+
+
+def shards_of(sums: "ShardedSums") -> "dict[int, Shard]":
+    """The shards that a coordinator has, by their numbers."""
+    return sums._shards

@@ -72,6 +72,10 @@ class LocalPlace:
         self.instead = dict[int, LocalShard]()  # shards to give in the place of new ones
         self.fails = False
 
+    def spread(self, count: int, keeps: bool = True) -> None:
+        """Divide long sums among so many shards from now on; what a lost one had on disk is kept or not."""
+        self._count, self._keeps = count, keeps
+
     def directory(self, number: int) -> Path:
         return self._path if number == 0 else self._path.parent / "shards" / str(number)
 
