@@ -542,8 +542,9 @@ def test_c4_shares_and_pair_seeds_open_in_their_context_and_have_their_lengths()
 def contribute(go: bytes = b"", ledger: MemoryLedger | None = None, values: Any = (1, 2, 3)) -> states.Contributed:
     ledger = charging() if ledger is None else ledger
     committed = core.commit(held().silo(), held().received[ME], ledger, NOW, go or held().one.go)
-    drawn = core.noise_of(committed, no_noise)
-    return core.mask(held().silo(), committed, [np.array(values, np.int64)], drawn, NOW)[0]
+    vector = core.noise_of(committed, no_noise)
+    core.fill(committed, [np.array(values, np.int64)], vector)
+    return core.mask(held().silo(), committed, vector, NOW)[0]
 
 
 def test_c5_c6_go_needs_every_ready_and_a_charge_that_began_in_this_round() -> None:
