@@ -13,7 +13,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from crypto.backends.masking import MaskingScheme
-from crypto.backends.masks import apply_masks
+from crypto.backends.masks import blind
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import CHUNK_VALUES, Scheme, Shape, Units, key_id
 from crypto.backends.shares import open_column, seal_column, sealed_bytes
@@ -135,9 +135,8 @@ class BlindedWords:
     def _made(self, numbers: range) -> bytes:
         """Return consecutive pieces: whole chunks may be packed together, as each is a whole number of bytes."""
         first, ring = numbers.start * CHUNK_VALUES, self._scheme.ring
-        words = self._words[first : numbers.stop * CHUNK_VALUES].copy()
-        apply_masks(words, ring, self._added, self._subtracted, first)
-        data = ring.pack(words)
+        words = self._words[first : numbers.stop * CHUNK_VALUES]
+        data = ring.pack(blind(words, lambda block: block, ring, self._added, self._subtracted, first))
         for number, piece in zip(numbers, slices(data, [self._sizes[one] for one in numbers]), strict=True):
             if number not in self._digests:
                 self._digests[number] = blake3(piece).digest()
@@ -162,7 +161,8 @@ class UnitVector:
         if self._ring is None:
             np.add(part, units, out=part)
         else:
-            np.add(part, self._ring.from_signed(units), out=part)
+            dtype = self._ring.dtype
+            np.add(part, units.view(dtype) if units.itemsize == dtype.itemsize else units.astype(dtype), out=part)
             self._ring.reduce(part)
 
 

@@ -48,7 +48,7 @@ def manifest(length: int, limit: int, silos: str = "abc") -> bytes:
     return Manifest.model_validate(fields | counts).encode()
 
 
-WIDE, NARROW = 2**60, 2**20
+WIDE, NARROW = 2**60, (2**31 - 1) // 3  # of three silos: words of 64 bits, and of 32
 
 
 def pieces_of(payload: bytes, word_bytes: int) -> list[bytes]:
@@ -75,7 +75,8 @@ def added(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bytes:
     for start in range(0, first.size, CHUNK_VALUES):
         parts = [one[start : start + CHUNK_VALUES].astype("<u8") for one in (first, second)]
         halves = [parts] if first.itemsize == 4 else [[one & 0xFFFFFFFF for one in parts], [one >> 32 for one in parts]]
-        found += [(a + b).tobytes() for a, b in halves]
+        entries = np.concatenate([a + b for a, b in halves])
+        found += [(entries & 0xFFFFFFFF).astype("<u4").tobytes(), (entries >> 32).astype("u1").tobytes()]
     return b"".join(found)
 
 

@@ -5,7 +5,10 @@ import pytest
 from crypto.backends.masking import MaskingScheme
 from crypto.ring import Ring
 
-HOLDERS = ("crypto.backends.scheme", "crypto.backends.masking", "crypto.rounds.manifest")
+HOLDERS = (
+    *("crypto.backends.scheme", "crypto.backends.masking", "crypto.rounds.manifest", "crypto.rounds.payload"),
+    *("silo_node.rounds.vector", "silo_node.data.figures"),
+)
 
 
 def shorten(patch: pytest.MonkeyPatch, values: int) -> None:

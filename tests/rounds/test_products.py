@@ -27,7 +27,7 @@ from tests.harness.example_policy import NOW
 from tests.harness.many_silos import SEALING, Many, Round, checked_with, with_report
 from tests.harness.short_chunks import narrow, shorten
 
-Entries = npt.NDArray[Any]
+Coordinates = npt.NDArray[Any]
 ONE, TWO = b"the first round ", b"the second round"
 LIAR = "silo-003"
 
@@ -91,41 +91,41 @@ def test_a_dropped_silo_has_no_part_in_the_proof() -> None:
 # A wrong sum
 
 
-def entries_of(one: Round) -> Entries:
-    """Return the entries of the sum that the aggregator has."""
+def coordinates_of(one: Round) -> Coordinates:
+    """Return the coordinates of the sum that the aggregator has."""
     scheme = one.composed.scheme
     assert isinstance(scheme, MaskingScheme)
     chunks = slices(one.total(), sizes_of(one))
     return np.concatenate([scheme.unreduced.read(index, chunk) for index, chunk in enumerate(chunks)])
 
 
-def lied(one: Round, error: Callable[[Entries, int], None]) -> Round:
+def lied(one: Round, error: Callable[[Coordinates, int], None]) -> Round:
     """Let the aggregator close another sum than it has, and go on with it as if it were right."""
     scheme = one.composed.scheme
     assert isinstance(scheme, MaskingScheme)
-    entries = entries_of(one)
-    error(entries, scheme.unreduced.most(4))
+    coordinates = coordinates_of(one)
+    error(coordinates, scheme.unreduced.most(4))
     wrong, start = b"", 0
     for index in range(scheme.shape.chunks):
-        part = entries[start : start + scheme.unreduced.entries(index)]
+        part = coordinates[start : start + scheme.unreduced.coordinates(index)]
         wrong += part.astype("<u4").tobytes() + (part >> np.uint64(32)).astype("u1").tobytes()
         start += part.size
     one.total = lambda: wrong  # type: ignore[method-assign]
     return one
 
 
-ERRORS: dict[str, Callable[[Entries, int], None]] = {
-    "one more": lambda entries, most: entries.__setitem__(0, (int(entries[0]) + 1) % most),
-    "2^31": lambda entries, most: entries.__setitem__(1, (int(entries[1]) + 2**31) % most),
-    "2^32, which nobody sees once it is reduced": lambda entries, most: entries.__setitem__(
-        -1, int(entries[-1]) + (2**32 if int(entries[-1]) < 2**32 else -(2**32))
+ERRORS: dict[str, Callable[[Coordinates, int], None]] = {
+    "one more": lambda coordinates, most: coordinates.__setitem__(0, (int(coordinates[0]) + 1) % most),
+    "2^31": lambda coordinates, most: coordinates.__setitem__(1, (int(coordinates[1]) + 2**31) % most),
+    "2^32, which nobody sees once it is reduced": lambda coordinates, most: coordinates.__setitem__(
+        -1, int(coordinates[-1]) + (2**32 if int(coordinates[-1]) < 2**32 else -(2**32))
     ),
-    "2^32 there and back": lambda entries, most: entries.__setitem__(
-        slice(0, 2), [int(one) + (2**32 if int(one) < 2**32 else -(2**32)) for one in entries[:2]]
+    "2^32 there and back": lambda coordinates, most: coordinates.__setitem__(
+        slice(0, 2), [int(one) + (2**32 if int(one) < 2**32 else -(2**32)) for one in coordinates[:2]]
     ),
-    "2^33": lambda entries, most: entries.__setitem__(0, (int(entries[0]) ^ 2**33) % most),
-    "another order": lambda entries, most: entries.__setitem__(slice(0, 2), entries[1::-1].copy()),
-    "nothing": lambda entries, most: entries.__setitem__(slice(None), 0),
+    "2^33": lambda coordinates, most: coordinates.__setitem__(0, (int(coordinates[0]) ^ 2**33) % most),
+    "another order": lambda coordinates, most: coordinates.__setitem__(slice(0, 2), coordinates[1::-1].copy()),
+    "nothing": lambda coordinates, most: coordinates.__setitem__(slice(None), 0),
 }
 
 
@@ -146,11 +146,11 @@ def test_a_wrong_sum_is_found_where_masked_inputs_are_fetched_whole(error: str) 
         check_sum(check(one), evidence_of(one, "silo-002", LIAR))
 
 
-def test_an_entry_that_no_contributions_give_is_refused() -> None:
+def test_a_coordinate_that_no_contributions_give_is_refused() -> None:
     """Hope: an error of 2^39 has so many zeros at its end that two products may not see it."""
 
-    def large(entries: Entries, most: int) -> None:
-        entries[0] |= np.uint64(2**39)
+    def large(coordinates: Coordinates, most: int) -> None:
+        coordinates[0] |= np.uint64(2**39)
 
     one = opened(lied(begun(), large)).prove()
     with pytest.raises(RangeError, match=f"above {4 * (2**32 - 1)}"):
@@ -364,18 +364,20 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
     """What the protocol grants: a sum that has another vector of the liar, chosen before, and nothing after."""
     error = [2**20, 0, 5, 0, 0, 0]
 
-    def moved(entries: Entries, most: int) -> None:
-        entries[: entries.size] = [(int(one) + more) % most for one, more in zip(entries, error, strict=False)]
+    def moved(coordinates: Coordinates, most: int) -> None:
+        coordinates[: coordinates.size] = [
+            (int(one) + more) % most for one, more in zip(coordinates, error, strict=False)
+        ]
 
     one = begun()
-    honest = entries_of(one)
+    honest = coordinates_of(one)
     lied(one, moved)
-    fixed = entries_of(one)
+    fixed = coordinates_of(one)
     opened(one).prove()
     more = []
-    for entries in (fixed, honest):
+    for coordinates in (fixed, honest):
         found = coefficients_of(one.challenge())
-        found.add(entries)
+        found.add(coordinates)
         more.append(found.values)
     own = decode(unverified(one.replies["products"][LIAR][0], Products).values)
     made = tuple((value + new - old) % 2**64 for value, new, old in zip(own, *more, strict=True))
