@@ -33,9 +33,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-# 10^8 rows: an hour, 16 GiB of memory, 10 GiB of disk.
+# 10^8 rows, and vectors of 10^8 values: an hour, 16 GiB of memory, 10 GiB of disk.
 bench-large: $(READY)
-	$(BIN)/python -m tests.bench rows_large
+	$(BIN)/python -m tests.bench rows_large vectors_large
 
 # Every fault at every state of a round, then the soak; it writes docs/faults.md. An hour, most of it waiting.
 faults: $(READY)

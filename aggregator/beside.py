@@ -1,5 +1,7 @@
 """What the aggregator says itself beside the silos' catalogues, signed: docs/protocol.md section 7.5."""
 
+from collections.abc import Awaitable, Callable
+
 from aggregator.capacity import Capacity
 from aggregator.rounds import Aggregator
 from crypto.errors import WireError
@@ -15,11 +17,13 @@ def other_version(aggregator: Aggregator, data: bytes, silo: str, said: str) -> 
     return sign(message, aggregator.name, aggregator.signing)
 
 
-def no_room(aggregator: Aggregator, capacity: Capacity, data: bytes) -> tuple[bytes, ...]:
+async def no_room(
+    aggregator: Aggregator, capacity: Capacity, count: Callable[[], Awaitable[int]], data: bytes
+) -> tuple[bytes, ...]:
     """Return the signed word that a round of the request in a request for catalogues would not fit; none if it does."""
     try:
         asked = unverified(data, CatalogueRequest)
-        reason = capacity.why_not(Request.decode(asked.request)) if asked.request else ""
+        reason = await capacity.why_not_in(Request.decode(asked.request), count) if asked.request else ""
     except WireError:  # the silos say so
         return ()
     message = NoRoom(federation=aggregator.federation, nonce=asked.nonce, reason=reason[:500])

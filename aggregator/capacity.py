@@ -1,9 +1,10 @@
 """What an aggregator can take of one round of a long vector: the room on its disk, and how fast masked inputs arrive.
 
 Judged by the request alone, before any silo is asked: nothing is charged for a round that could not be kept. What is
-kept of a round is one masked input of every silo that is asked, and the report with its sum. docs/operations.md.
+kept of a round is one masked input of every silo that is asked, their sum, and the report with it. docs/operations.md.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aggregator.store import CONTRIBUTIONS, REPORTS
@@ -23,19 +24,32 @@ class Capacity:
     report_bytes: int = REPORTS.max_bytes
     bytes_per_second: int = BYTES_PER_SECOND
 
-    def why_not(self, request: Request) -> str:
-        """Return why a round would not fit on the disk, with the bytes and the option to change; empty if it does."""
+    def why_not(self, request: Request, shards: int = 1) -> str:
+        """Return why a round would not fit on the disks, with the bytes and the option to change; empty if it does.
+
+        Masked inputs and their sum are divided among `shards`, each of which keeps as much.
+        """
         sent, silos = sent_of(request), len(request.silos)
         kept = (
-            ("masked inputs", "contributions", silos * sent.input_bytes, self.contribution_bytes),
-            ("reports", "reports", sent.sum_bytes, self.report_bytes),
+            (
+                "masked inputs",
+                "contributions",
+                silos * sent.input_bytes + sent.sum_bytes,
+                self.contribution_bytes,
+                shards,
+            ),
+            ("reports", "reports", sent.sum_bytes, self.report_bytes, 1),
         )
-        for what, option, needed, most in kept:
-            if needed > most:
+        for what, option, needed, most, places in kept:
+            if needed > places * most:
                 vectors = f"{silos} vectors of {sent.values:,} values need {needed:,} bytes of {what}"
                 hint = f"ask for fewer values or of fewer silos, or ask its operator for --{option}-gib"
-                return f"{vectors}, and the aggregator keeps {most:,}; {hint} {-(-needed >> 30)}"
+                return f"{vectors}, and the aggregator keeps {places * most:,}; {hint} {-(-needed // (places << 30))}"
         return ""
+
+    async def why_not_in(self, request: Request, count: Callable[[], Awaitable[int]]) -> str:
+        """Return the same, with as many shards as there are; they are counted only if one is not enough."""
+        return self.why_not(request, await count()) if self.why_not(request) else ""
 
     def gathers_s(self, request: Request) -> int:
         """Return how many seconds the masked inputs of all silos may take to arrive here; 0 where they are short."""

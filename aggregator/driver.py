@@ -5,10 +5,9 @@ Transport-agnostic: `SiloHandle` is a Ray actor in `aggregator/ray_actors.py` an
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 import structlog
 
@@ -16,11 +15,11 @@ from aggregator import beside, reports
 from aggregator import rounds as core
 from aggregator.answers import Answers
 from aggregator.busy import Busy
+from aggregator.calls import Calls, SiloHandle
 from aggregator.capacity import Capacity
 from aggregator.errors import (
     AggregatorError,
     BusyError,
-    OtherVersionError,
     SharesMissingError,
     SilosMissingError,
     StoreError,
@@ -34,14 +33,13 @@ from aggregator.store import CheckpointStore, ReportStore
 from aggregator.sums import Sums
 from aggregator.teaching import Teacher
 from aggregator.transcripts import Transcripts
-from crypto.errors import CryptoError, LinkError, ProtocolError
+from crypto.errors import CryptoError, ProtocolError
 from crypto.randomness import token
 from crypto.rounds.messages import Contribution, Stopped
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
-from federation.transport.calls import CallFailedError
 from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
 from policies.units import MAX_BUSY_S, WAIT_S
 
@@ -49,7 +47,6 @@ STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances s
 REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
 SLOT_WAIT_S = 120.0
 MAX_CONCURRENT_ROUNDS = 16  # of all analysts; of one alone half of them
-Call = Coroutine[Any, Any, tuple[bytes, ...]]
 _log = structlog.get_logger("consilo.aggregator")
 
 
@@ -76,13 +73,6 @@ class _Bounds:
             self.limit.reschedule(None)
 
 
-class SiloHandle(Protocol):
-    """A way to reach one silo."""
-
-    async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
-        """Call a step of the silo's actor; any exception means that the silo did not answer."""
-
-
 class Server:
     """One aggregator: relays catalogue requests and runs rounds."""
 
@@ -106,6 +96,7 @@ class Server:
         self.slots = Slots(MAX_CONCURRENT_ROUNDS, SLOT_WAIT_S, "rounds at the aggregator")
         self.seconds = Seconds(MAX_BUSY_S, SLOT_WAIT_S, "seconds of the silos' computing")
         self._busy, self._capacity = Busy(), capacity
+        self._calls = Calls(silos, step_timeout_s, self._busy)
         self._answers = Answers(store)
         self.transcripts = Transcripts(store, sums)
         self._teacher = Teacher(aggregator, store, self.transcripts)
@@ -126,9 +117,9 @@ class Server:
         """
         calls = {silo: handle.call("catalogue", request) for silo, handle in self._silos.items()}
         outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather(calls, self._busy.waits_s(), outcomes)
+        replies = await self._calls.gather(calls, self._busy.waits_s(), outcomes)
         found = [beside.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
-        found += beside.no_room(self._aggregator, self._capacity, request)
+        found += await beside.no_room(self._aggregator, self._capacity, self._sums.count, request)
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
                 _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
@@ -144,7 +135,7 @@ class Server:
         silo = unverified(request, DomainRequest).silo  # a forged one is refused by the silo
         if silo not in self._silos:
             raise AggregatorError(f"no silo {silo!r} is known here", "ask a silo of the roster")
-        replies = await self._gather({silo: self._silos[silo].call("domain", request)})
+        replies = await self._calls.gather({silo: self._silos[silo].call("domain", request)})
         frames = replies.get(silo, ())
         if len(frames) != 1 or len(frames[0]) > MAX_DOMAIN_REPLY_BYTES:
             raise AggregatorError(f"{silo} did not send the values of a domain", "ask again when it is back")
@@ -174,7 +165,7 @@ class Server:
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
-            if why := self._capacity.why_not(asked.request):
+            if why := await self._capacity.why_not_in(asked.request, self._sums.count):
                 raise AggregatorError(why)
             async with asyncio.timeout(limit_s) as bounds.limit, self.slots.taken(asked.request.analyst):
                 for _ in range(len(silos) + 1):
@@ -212,7 +203,7 @@ class Server:
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         calls = {silo: self._silos[silo].call for silo in index.recipients if silo in self._silos}
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        replies = await self._teacher.deliver(calls, name, partial(self._gather, outcomes=outcomes))
+        replies = await self._teacher.deliver(calls, name, partial(self._calls.gather, outcomes=outcomes))
         if outcomes.own and not any(replies.values()):
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
@@ -224,7 +215,7 @@ class Server:
         """
         message = unverified(stopped, Stopped)
         silos = [silo for silo in dict.fromkeys(message.silos) if silo in self._silos]
-        replies = await self._gather({silo: self._stop(silo, message.run, stopped) for silo in silos})
+        replies = await self._calls.gather({silo: self._stop(silo, message.run, stopped) for silo in silos})
         return tuple(frame for frames in replies.values() for frame in frames)
 
     async def _stop(self, silo: str, run: bytes, stopped: bytes) -> tuple[bytes, ...]:
@@ -235,13 +226,13 @@ class Server:
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
     ) -> bytes:
         """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
-        round_id, in_round = token(16), set(silos)
+        round_id, in_round, ask = token(16), set(silos), self._calls.ask
         gathers_s = self._capacity.gathers_s(asked.request)
         busy_s = self._busy.waits_s(is_long=bool(gathers_s))
         proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), busy_s, gathers_s)
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
-            replies = await self._ask("propose", round_id, proposals, outcomes, asked.request.loads_s)
+            replies = await ask("propose", round_id, proposals, outcomes, asked.request.loads_s)
             accepts, refused = core.read_answers(self._aggregator, proposed, replies, outcomes.wrong)
             outcomes.leave_out(in_round - set(accepts))
             in_round -= set(refused)
@@ -254,13 +245,13 @@ class Server:
                     raise BusyError(more_s)
                 bounds.seconds += more_s
             await asyncio.to_thread(self._journal.begin, round_id, composed.envelope)
-            replies = await self._ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
+            replies = await ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
             shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
             # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
             again = partial(self._frame, round_id, composed.send_s)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key, again)
             await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
-            replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
+            replies = await ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
             go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
             await asyncio.to_thread(self._journal.note, round_id, go)
             outcomes.charged = True
@@ -275,14 +266,14 @@ class Server:
             chunks = await self._sums.close(round_id, survivors)
             fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
             await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
-            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
+            replies = await ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
             signatures = core.collect_signatures(self._aggregator, fixed, replies)
             opens = core.open_message(fixed, signatures)
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
 
             async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
                 messages = dict.fromkeys(silos, (challenge,))
-                found = await self._ask("products", round_id, messages, outcomes, composed.send_s)
+                found = await ask("products", round_id, messages, outcomes, composed.send_s)
                 in_round.difference_update(found)
                 return found
 
@@ -290,7 +281,7 @@ class Server:
                 in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
             products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
             report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
-            name = await self._file(asked, round_id, report, len(chunks), after)
+            name = await _file(self._store, self._sums, asked, round_id, report, len(chunks), after)
             outcomes.survivors = survivors
             return await asyncio.to_thread(self._store.get, name)
         finally:
@@ -302,21 +293,8 @@ class Server:
             finally:
                 cancelled = core.cancel(self._aggregator, round_id)
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
-                await self._gather(calls, self._busy.waits_s())
+                await self._calls.gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
-
-    async def _file(
-        self, asked: ReceivedRequest, round_id: bytes, report: EncryptedReport, chunks: int, after: Sequence[bytes]
-    ) -> bytes:
-        """Store a report with the chunks of its sum, one at a time, and what follows them; return its name."""
-        begin, filed_under = self._store.begin, (asked.digest, asked.request.analyst, round_id)
-        with await asyncio.to_thread(begin, report, *filed_under) as writing:
-            for index in range(chunks):
-                await asyncio.to_thread(writing.write, await self._sums.sum_chunk(round_id, index))
-            for piece in after:
-                await asyncio.to_thread(writing.write, piece)
-            await asyncio.to_thread(writing.end)
-        return writing.name
 
     async def _open(
         self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes, outcomes: Outcomes
@@ -327,7 +305,7 @@ class Server:
             columns = await _columns(self._sums, fixed, silo)
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
-        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy.waits_s(), outcomes)
+        replies = await self._calls.gather({silo: one(silo) for silo in signatures}, self._busy.waits_s(), outcomes)
         outcomes.hear(round_id, replies)
         return replies
 
@@ -365,7 +343,7 @@ class Server:
 
         others_s = self._busy.waits_s(is_long=shared.before.send_s > 0, but=round_id)
         more_s = shared.before.contribute_s + others_s  # what no acceptance states is in the time of a step
-        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
+        await self._calls.gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
 
     async def _frame(self, round_id: bytes, send_s: int, silo: str, number: int) -> bytes:
@@ -376,56 +354,25 @@ class Server:
         call = self._silos[silo].call("frame", round_id, number.to_bytes(8, "big"))
         return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s + send_s))
 
-    async def _ask(
-        self,
-        step: str,
-        round_id: bytes,
-        messages: Mapping[str, Sequence[bytes]],
-        outcomes: Outcomes,
-        more_s: float = 0.0,
-    ) -> Replies:
-        calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
-        replies = await self._gather(calls, self._busy.waits_s() + more_s, outcomes)
-        outcomes.hear(round_id, replies)
-        return replies
 
-    async def _gather(
-        self, calls: Mapping[str, Call], more_s: float = 0.0, outcomes: Outcomes | None = None
-    ) -> dict[str, tuple[bytes, ...]]:
-        """Await all calls for at most the time of a step and `more_s`; leave out failed ones.
-
-        `outcomes` learns which silos did not answer. One that answered, but not as it should, is none of these.
-        """
-
-        async def bounded(silo: str, call: Call) -> tuple[str, tuple[bytes, ...]] | None:
-            try:
-                return silo, await asyncio.wait_for(call, self._step_timeout_s + more_s)
-            except Exception as err:
-                told = str(err)[:300] if isinstance(err, CryptoError | AggregatorError) else type(err).__name__
-                _log.info("silo_failed", silo=silo, reason=told)
-                if outcomes is not None:
-                    _blame(outcomes, silo, err, told)
-                return None
-
-        results = await asyncio.gather(*(bounded(silo, call) for silo, call in calls.items()))
-        return dict(result for result in results if result is not None)
-
-
-def _blame(outcomes: Outcomes, silo: str, err: Exception, told: str) -> None:
-    """Note why a call failed: for the aggregator's disk, the silo's silence, or what it sent."""
-    if isinstance(err, StoreError):
-        outcomes.own = told
-    elif _is_silence(err):
-        outcomes.miss(silo, told if isinstance(err, OtherVersionError) else "")
-    elif isinstance(err, CryptoError) and not isinstance(err, CallFailedError):
-        outcomes.wrong.setdefault(silo, told)
-
-
-def _is_silence(err: Exception) -> bool:
-    """Tell whether a failed call means that the silo did not answer."""
-    if isinstance(err, CallFailedError):
-        return False
-    return isinstance(err, LinkError) or not isinstance(err, CryptoError | AggregatorError)
+async def _file(
+    store: ReportStore,
+    sums: Sums,
+    asked: ReceivedRequest,
+    round_id: bytes,
+    report: EncryptedReport,
+    chunks: int,
+    after: Sequence[bytes],
+) -> bytes:
+    """Store a report with the chunks of its sum, one at a time, and what follows them; return its name."""
+    filed_under = asked.digest, asked.request.analyst, round_id
+    with await asyncio.to_thread(store.begin, report, *filed_under) as writing:
+        for index in range(chunks):
+            await asyncio.to_thread(writing.write, await sums.sum_chunk(round_id, index))
+        for piece in after:
+            await asyncio.to_thread(writing.write, piece)
+        await asyncio.to_thread(writing.end)
+    return writing.name
 
 
 async def _columns(sums: Sums, fixed: core.SurvivorsFixed, silo: str) -> list[bytes]:

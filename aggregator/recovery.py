@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from aggregator.driver import SiloHandle
+from aggregator.calls import SiloHandle
 from aggregator.round_journal import LeftRound, RoundJournal
 from aggregator.rounds import Aggregator, cancel
 

@@ -393,8 +393,7 @@ def report_bytes(state: KeysShared, refusals: Mapping[str, bytes]) -> int:
     # why it cannot go on.
     pieces = len(piece_sizes(composed.scheme))
     if (most := 64 * pieces * len(manifest.silos)) > EncryptedReport.MAX_BYTES // 2:
-        told = f"the digests of {len(manifest.silos)} silos' {pieces} chunks are {most} bytes of a report"
-        raise ProtocolError(f"{told}, at most {EncryptedReport.MAX_BYTES // 2} are read")
+        raise ProtocolError(f"digests of {most} bytes in a report, at most {EncryptedReport.MAX_BYTES // 2} are read")
     of_silo = 8192 + 64 * pieces + 2 * recipients * (64 * members + 2048)
     sums = sum(sum_sizes(composed.scheme, len(manifest.silos), recipients))
     # Twice, as bytes in JSON are a third longer, and some are in JSON in JSON.

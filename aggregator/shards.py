@@ -129,6 +129,9 @@ class ShardedSums:
                 self._lose(number, shard)
                 await self._shard(number)
 
+    async def count(self) -> int:
+        return await self._place.count()
+
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes, again: Again | None = None) -> None:
         if round_id in self._rounds:
             raise ProtocolError("the round is open already")

@@ -13,7 +13,7 @@ RESUME_S = 10.0  # how long calls wait for a lost stream to come back, and for s
 
 
 class StreamSilo:
-    """A silo that dialled a stream: a `SiloHandle` of `aggregator.driver`."""
+    """A silo that dialled a stream: a `SiloHandle` of `aggregator.calls`."""
 
     def __init__(self, silo: str, resume_s: float = RESUME_S) -> None:
         self.silo = silo

@@ -33,6 +33,9 @@ Again = Callable[[str, int], Awaitable[bytes]]  # a silo's frame of this number 
 class Sums(Protocol):
     """The interface of the sums of all chunks, whoever adds them."""
 
+    async def count(self) -> int:
+        """Return among how many shards a long sum is divided."""
+
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes, again: Again | None = None) -> None:
         """Open the round with this encoded manifest and key, with room for all its masked inputs and their sum.
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from aggregator import reports
+from aggregator.errors import AggregatorError
 from aggregator.handover import Call, Handover, Learned
 from aggregator.reports import ReportIndex
 from aggregator.rounds import Aggregator
@@ -69,7 +70,10 @@ class Teacher:
         key = silo, index.step.run
         if told[silo] and (at := _position(told[silo])) is not None:
             self._known[key] = at
-        missed = await self._missed(name, self._known.get(key, START))
+        try:
+            missed = await self._missed(name, self._known.get(key, START))
+        except AggregatorError:  # one of them is not here any more
+            missed = []
         if len(missed) != 1:
             holders = [one for one, frames in told.items() if _position(frames) == name]
             found = await self._handover.bring(silo, calls, holders, name, index)

@@ -15,7 +15,7 @@ from crypto.errors import RangeError
 from crypto.packing import MAX_PACKED_BITS, packed, unpacked
 
 Words = npt.NDArray[Any]  # uint8, uint16, uint32 or uint64, one ring element each
-_WORD_BYTES = (1, 2, 4, 8)
+_DTYPES = [np.dtype(f"<u{next(size for size in (1, 2, 4, 8) if bits <= 8 * size)}") for bits in range(65)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Ring:
 
     @property
     def dtype(self) -> "np.dtype[Any]":
-        return np.dtype(f"<u{next(size for size in _WORD_BYTES if self.bits <= 8 * size)}")
+        return _DTYPES[self.bits]
 
     @property
     def word_bytes(self) -> int:
-        return int(self.dtype.itemsize)
+        return _DTYPES[self.bits].itemsize
 
     @property
     def is_packed(self) -> bool:

@@ -40,7 +40,7 @@ from federation.transport.calls import CallFailedError
 from policies.decision.computing import longest_seconds
 from policies.document.load import load
 from policies.errors import LedgerError, LedgerFullError, PolicyError
-from policies.units import MAX_BUSY_S, MAX_WAIT_S, when
+from policies.units import MAX_BUSY_S, MAX_SEND_S, MAX_WAIT_S, when
 from silo_node.actor import STEPS, LaunchedSilo, owner_log
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
@@ -354,9 +354,11 @@ class Watch:
 def step_seconds(step: str, longest_s: int) -> float:
     """Return how long a step may take here: longer than any aggregator waits for it, whose computing may take so long.
 
-    A contribution also waits for its turn to be computed, and is charged before.
+    A contribution also waits for its turn to be computed, and is charged before. A long sum is learned for as long as
+    it may take to arrive.
     """
-    return STEP_S + longest_s + (MAX_BUSY_S if step == "contribute" else 0)
+    more_s = {"contribute": MAX_BUSY_S, "learn": MAX_SEND_S}
+    return STEP_S + longest_s + more_s.get(step, 0)
 
 
 def drain_seconds(longest_s: int) -> float:

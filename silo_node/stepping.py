@@ -226,12 +226,15 @@ class Stepping:
                 drawn = beside.submit(steps.noise_of, committed, self._noise)
                 exact = computing.contribution(committed, now, begins, leaving)
             self._teller.cut(round_id, steps.cut_by(committed, exact))
-            after, frames = steps.mask(self._silo, committed, exact, drawn.result(), now, rows_at)
+            vector = drawn.result()
+            steps.fill(committed, exact, vector)
+            del exact  # so that there is no other vector in memory while the first frame is made
+            after, frames = steps.mask(self._silo, committed, vector, now, rows_at)
             leaving.wait()
             with self._turn:
                 self._rounds.check_still(round_id, committed)
-                header = b"" if state.before.manifest.terms.is_long else frames[0]  # which is the last to leave there
-                self._recorder.traces.contributed(round_id, state.before.envelope, header)
+                if not after.manifest.terms.is_long:  # there the header is the last to leave
+                    self._recorder.traces.contributed(round_id, after.envelope, frames[0])
                 self._rounds.states[round_id] = after
                 self._rounds.keep(round_id, "contribute", asked, frames, rounds_states.expiry_of(after))
             return frames
@@ -255,7 +258,7 @@ class Stepping:
         with self._turn:
             self._rounds.contributed(round_id)
             if isinstance(state, rounds_states.Contributed) and state.is_header(number):
-                self._recorder.traces.signed(round_id, frame)
+                self._recorder.traces.contributed(round_id, state.envelope, frame)
         return (frame,)
 
     def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:

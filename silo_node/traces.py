@@ -35,13 +35,8 @@ class RoundTraces:
         self._path, self._log = home / DIRECTORY, log or logging.getLogger("consilo.silo")
 
     def contributed(self, round_id: bytes, manifest: bytes, contribution: bytes) -> None:
-        """Keep what was agreed before the contribution, and its header: empty if that leaves later."""
+        """Keep what was agreed before the contribution, and its header, as that leaves."""
         self._write(round_id, Trace(manifest=manifest, contribution=contribution))
-
-    def signed(self, round_id: bytes, contribution: bytes) -> None:
-        """Add the header of a contribution, once it leaves."""
-        if (trace := self.find(round_id)) is not None and not trace.contribution:
-            self._write(round_id, trace.model_copy(update={"contribution": contribution}))
 
     def agreed(self, round_id: bytes, survivors: bytes) -> None:
         """Add the survivor set that the aggregator signed."""

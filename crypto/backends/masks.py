@@ -31,17 +31,19 @@ def blind(
     ring: Ring,
     added_seeds: Sequence[bytes],
     subtracted_seeds: Sequence[bytes],
+    first: int = 0,
 ) -> Words:
-    """Encode `values` as ring elements with `encode`, and mask them as `apply_masks` does.
+    """Encode `values` as ring elements with `encode`, and mask them as `apply_masks` does; `first` is that of there.
 
     `encode` is called on blocks of `values`, perhaps in several threads; its exceptions are raised here.
     """
+    _check_first(first)
     words = np.empty(values.size, ring.dtype)
 
     def fill(block: Words, start: int) -> None:
         block[:] = encode(values[start : start + block.size])
 
-    _over_ranges(words, ring, added_seeds, subtracted_seeds, fill)
+    _over_ranges(words, ring, added_seeds, subtracted_seeds, fill, first)
     return words
 
 
@@ -52,9 +54,13 @@ def apply_masks(
 
     `first` is the place of the first word in its vector; raises RangeError unless it is a multiple of 16.
     """
+    _check_first(first)
+    _over_ranges(words, ring, added_seeds, subtracted_seeds, lambda block, start: None, first)
+
+
+def _check_first(first: int) -> None:
     if first % _AES_BYTES:
         raise RangeError(f"masks from value {first} on, expected a multiple of {_AES_BYTES}")
-    _over_ranges(words, ring, added_seeds, subtracted_seeds, lambda block, start: None, first)
 
 
 def _over_ranges(
@@ -63,7 +69,7 @@ def _over_ranges(
     added_seeds: Sequence[bytes],
     subtracted_seeds: Sequence[bytes],
     fill: _Fill,
-    first: int = 0,
+    first: int,
 ) -> None:
     """Fill and mask all of `words`; a long vector is split over the processors, as a keystream can start anywhere."""
     step = _BLOCK_BYTES // ring.word_bytes

@@ -1,10 +1,10 @@
 """Sums of ring words that are not reduced modulo 2^bits: those of a long round in the backend `masking`.
 
-An entry of such a sum is a whole number, the sum of one word of at most 32 bits of each contribution. A word of 64 bits
-counts as two, its low and its high half: a chunk then has an entry for each low half, and after these one for each high
-half. So the sum of n contributions is below n * 2^32 in every entry, and what is said of whole numbers can be said of
-it: `crypto.rounds.products`. A chunk has the low 32 bits of its entries, and after these what they have above, in a
-byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.8.
+A coordinate of such a sum is a whole number, the sum of one word of at most 32 bits of each contribution. A word of 64
+bits counts as two, its low and its high half: a chunk then has a coordinate for each low half, and after these one for
+each high half. So the sum of n contributions is below n * 2^32 in every coordinate, and what is said of whole numbers
+can be said of it: `crypto.rounds.products`. A chunk has the low 32 bits of its coordinates, and after these what they
+have above, in a byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.8.
 """
 
 from collections.abc import Iterator
@@ -18,59 +18,59 @@ from crypto.errors import ProtocolError, RangeError
 from crypto.ring import Ring, Words
 
 HALF_BITS = 32  # of a word of 64 bits
-BLOCK = 16_384  # entries: 128 KiB, stays in the second-level cache
+BLOCK = 16_384  # coordinates: 128 KiB, stays in the second-level cache
 _LOW = np.dtype("<u4")
 
 
 @dataclass(frozen=True, slots=True)
 class Unreduced:
-    """How the entries of a sum of words of `ring` lie in its chunks."""
+    """How the coordinates of a sum of words of `ring` lie in its chunks."""
 
     shape: Shape
     ring: Ring
 
     @property
     def bits(self) -> int:
-        """The bits of what one contribution adds to an entry."""
+        """The bits of what one contribution adds to a coordinate."""
         return min(self.ring.bits, HALF_BITS)
 
     @property
     def runs(self) -> int:
-        """How many entries a value has."""
+        """How many coordinates a value has."""
         return 1 if self.ring.bits <= HALF_BITS else 2
 
     @property
     def above(self) -> "np.dtype[Any] | None":
-        """The words of what an entry has above its low 32 bits; None where none can have anything."""
+        """The words of what a coordinate has above its low 32 bits; None where none can have anything."""
         wide = (self.shape.silos << self.bits) - 1 >> HALF_BITS
         return None if not wide else np.dtype("u1" if wide < 1 << 8 else "<u2")
 
     def most(self, silos: int) -> int:
-        """Return the greatest entry of a sum of so many contributions."""
+        """Return the greatest coordinate of a sum of so many contributions."""
         return silos * ((1 << self.bits) - 1)
 
-    def entries(self, index: int) -> int:
-        """Return the number of entries in a chunk; raises ProtocolError if there is no such chunk."""
+    def coordinates(self, index: int) -> int:
+        """Return the number of coordinates in a chunk; raises ProtocolError if there is no such chunk."""
         return self.runs * self.shape.values(index)
 
     def chunk_bytes(self, index: int) -> int:
         above = self.above
-        return (_LOW.itemsize + (0 if above is None else above.itemsize)) * self.entries(index)
+        return (_LOW.itemsize + (0 if above is None else above.itemsize)) * self.coordinates(index)
 
     def of_words(self, words: Words) -> Words:
-        """Return the entries of a sum of one contribution alone, of a chunk of its words."""
+        """Return the coordinates of a sum of one contribution alone, of a chunk of its words."""
         return np.concatenate(halves(words)) if self.runs == 2 else words
 
     def read(self, index: int, chunk: bytes | memoryview) -> Words:
-        """Return the entries of a chunk of a sum, in words of 64 bits; raises WireError on a wrong size."""
+        """Return the coordinates of a chunk of a sum, in words of 64 bits; raises WireError on a wrong size."""
         return np.concatenate([block.copy() for block in self.blocks(index, chunk)])
 
     def blocks(self, index: int, chunk: bytes | memoryview) -> Iterator[Words]:
-        """Yield the entries of a chunk in blocks, each of which is overwritten by the next; raises WireError."""
+        """Yield the coordinates of a chunk in blocks, each of which is overwritten by the next; raises WireError."""
         low, above = self._parts(index, chunk)
-        entries, high = np.empty(min(BLOCK, low.size), np.uint64), np.empty(min(BLOCK, low.size), np.uint64)
+        coordinates, high = np.empty(min(BLOCK, low.size), np.uint64), np.empty(min(BLOCK, low.size), np.uint64)
         for start in range(0, low.size, BLOCK):
-            block = entries[: low.size - start]
+            block = coordinates[: low.size - start]
             np.copyto(block, low[start : start + BLOCK])
             if above is not None:
                 np.copyto(high[: block.size], above[start : start + BLOCK])
@@ -78,10 +78,10 @@ class Unreduced:
                 np.bitwise_or(block, high[: block.size], out=block)
             yield block
 
-    def check(self, index: int, entries: Words, silos: int) -> None:
-        """Raise RangeError if an entry is larger than that of a sum of so many contributions."""
-        if int(entries.max()) > self.most(silos):
-            raise RangeError(f"chunk {index} of the sum has an entry above {self.most(silos)}: it was altered")
+    def check(self, index: int, coordinates: Words, silos: int) -> None:
+        """Raise RangeError if a coordinate is larger than that of a sum of so many contributions."""
+        if int(coordinates.max()) > self.most(silos):
+            raise RangeError(f"chunk {index} of the sum has a coordinate above {self.most(silos)}: it was altered")
 
     def reduced(self, index: int, chunk: bytes | memoryview, words: Words) -> None:
         """Write the words of the ring that a chunk is the sum of over `words`; raises WireError on a wrong size."""
@@ -99,7 +99,7 @@ class Unreduced:
 
     def _parts(self, index: int, chunk: bytes | memoryview) -> tuple[Words, Words | None]:
         check_size(chunk, self.chunk_bytes(index), index)
-        count, above = self.entries(index), self.above
+        count, above = self.coordinates(index), self.above
         low = np.frombuffer(chunk, _LOW, count)
         return low, None if above is None else np.frombuffer(chunk, above, count, count * _LOW.itemsize)
 
@@ -121,9 +121,9 @@ class UnreducedSum:
         if self._added[index] == how.shape.silos:
             raise ProtocolError(f"more than {how.shape.silos} contributions to chunk {index}")
         if index not in self._low:
-            self._low[index] = np.zeros(how.entries(index), _LOW)
+            self._low[index] = np.zeros(how.coordinates(index), _LOW)
             if how.above is not None:
-                self._above[index] = np.zeros(how.entries(index), how.above)
+                self._above[index] = np.zeros(how.coordinates(index), how.above)
         low, above, start = self._low[index], self._above.get(index), 0
         for part in halves(words) if how.runs == 2 else (words,):
             run = low[start : start + part.size]

@@ -6,6 +6,7 @@ Promise: sizes are computed from the scheme of the round, never read from receiv
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from crypto.backends.masking import MaskingScheme
-from crypto.backends.masks import apply_masks
+from crypto.backends.masks import blind
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import CHUNK_VALUES, Scheme, Shape, Units, key_id
 from crypto.backends.shares import open_column, seal_column, sealed_bytes
@@ -23,6 +24,7 @@ from crypto.rounds.manifest import Manifest
 from crypto.sealing import OVERHEAD_BYTES, SealingKey
 
 CONTRIBUTION_FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is larger
+_AT_A_TIME = 4  # pieces that are masked together
 
 
 def piece_sizes(scheme: Scheme) -> tuple[int, ...]:
@@ -133,11 +135,17 @@ class BlindedWords:
         return tuple(self._digests[number] for number in range(len(self._sizes)))
 
     def _made(self, numbers: range) -> bytes:
-        """Return consecutive pieces: whole chunks may be packed together, as each is a whole number of bytes."""
+        """Return consecutive pieces; few are made at a time, so that what is returned is in memory once."""
+        made = BytesIO()
+        for first in range(numbers.start, numbers.stop, _AT_A_TIME):
+            made.write(self._packed(range(first, min(first + _AT_A_TIME, numbers.stop))))
+        return made.getvalue()
+
+    def _packed(self, numbers: range) -> bytes:
+        """Return consecutive pieces: chunks may be packed together, as each but the last is a whole number of bytes."""
         first, ring = numbers.start * CHUNK_VALUES, self._scheme.ring
-        words = self._words[first : numbers.stop * CHUNK_VALUES].copy()
-        apply_masks(words, ring, self._added, self._subtracted, first)
-        data = ring.pack(words)
+        words = self._words[first : numbers.stop * CHUNK_VALUES]
+        data = ring.pack(blind(words, lambda block: block, ring, self._added, self._subtracted, first))
         for number, piece in zip(numbers, slices(data, [self._sizes[one] for one in numbers]), strict=True):
             if number not in self._digests:
                 self._digests[number] = blake3(piece).digest()
@@ -162,7 +170,8 @@ class UnitVector:
         if self._ring is None:
             np.add(part, units, out=part)
         else:
-            np.add(part, self._ring.from_signed(units), out=part)
+            dtype = self._ring.dtype
+            np.add(part, units.view(dtype) if units.itemsize == dtype.itemsize else units.astype(dtype), out=part)
             self._ring.reduce(part)
 
 

@@ -34,9 +34,9 @@ _ZEROS = memoryview(bytes(_WORD_BYTES * BLOCK))
 
 
 class InnerProducts:
-    """Two inner products modulo 2^64 of a vector that is given entry after entry; memory is that of a block.
+    """Two inner products modulo 2^64 of a vector that is given coordinate after coordinate; memory is that of a block.
 
-    With c = c0, c1, ... from the seed, they are those of the entries with c0, c1, ... and with c1, c2, ...
+    With c = c0, c1, ... from the seed, they are those of the coordinates with c0, c1, ... and with c1, c2, ...
     """
 
     __slots__ = ("_block", "_coefficients", "_stream", "_values")
@@ -47,10 +47,10 @@ class InnerProducts:
         self._fill(0, 1)
         self._values = (0, 0)
 
-    def add(self, entries: Words) -> None:
-        """Go on with the next entries, in words of 32 or 64 bits."""
-        for start in range(0, entries.size, BLOCK):
-            block = entries[start : start + BLOCK]
+    def add(self, coordinates: Words) -> None:
+        """Go on with the next coordinates, in words of 32 or 64 bits."""
+        for start in range(0, coordinates.size, BLOCK):
+            block = coordinates[start : start + BLOCK]
             if block.dtype != np.uint64 or not block.flags.aligned:  # those of received bytes are not
                 np.copyto(self._block[: block.size], block)
                 block = self._block[: block.size]
@@ -91,7 +91,7 @@ def long_scheme(scheme: Scheme) -> MaskingScheme | None:
 
 
 def passing_log2(survivors: int, bits: int) -> int:
-    """Return how unlikely a wrong sum passes under one challenge, as -log2; `bits` are those of a contribution's entry.
+    """Return how unlikely a wrong sum passes under one challenge, as -log2; `bits` are those of a coordinate of one.
 
     An error is smaller than 2^(v + 1) with v as below, so it is divisible by no higher power of two than 2^v.
     """
@@ -154,7 +154,7 @@ def check_challenge(
 
 
 def coefficients_of(challenge: Challenge) -> InnerProducts:
-    """Return the inner products of a challenge, of no entry yet."""
+    """Return the inner products of a challenge, of no coordinate yet."""
     return InnerProducts(derive(digest_of(challenge), "products"))
 
 

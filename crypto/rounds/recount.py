@@ -98,8 +98,8 @@ def check_products(checked: CheckedReport, scheme: MaskingScheme, proof: Proof, 
         own = [how.of_words(scheme.words(index, one)) for one in fetched]
         for block in how.blocks(index, chunk):
             how.check(index, block, len(checked.survivors))
-            for entries in own:
-                block -= entries[at : at + block.size]  # modulo 2^64
+            for coordinates in own:
+                block -= coordinates[at : at + block.size]  # modulo 2^64
             found.add(block)
             at += block.size
     if found.values != added([proof.products[silo] for silo in left]):

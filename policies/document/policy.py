@@ -208,7 +208,7 @@ class Vectors(Section):
 
     max_values: Annotated[int, Field(ge=1, le=2**30)] = 1_000_004  # a million figures, and what bounding cut
     bytes_per_second: Annotated[int, Field(ge=1_000, le=2**40)] = 1_000_000
-    max_state_mb: Annotated[int, Field(ge=1, le=2**24)] = 64
+    max_state_mb: Annotated[int, Field(ge=1, le=17_179)] = 64  # as many as a state has that is read back
 
 
 class Disclosure(Section):

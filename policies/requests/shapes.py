@@ -118,7 +118,7 @@ class Shape:
         most, per_row = self.most(task), MOST_PER_ROW if task.number == 0 else 0
         if most is None:
             return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
-        return {name: exact(length)._replace(room=most).up_to(most) for name, length in self.blocks(task).items()}
+        return {name: Extent(length, 0, 0, 0, room=most, most=most) for name, length in self.blocks(task).items()}
 
 
 def number_option(default: str, low: str, high: str) -> Option:

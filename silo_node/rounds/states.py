@@ -116,6 +116,7 @@ class Contributed:
     consent_as_of: int | None
     rows_as_of: int | None
     shares: KeyShares
+    envelope: bytes = field(repr=False)  # the manifest as the aggregator signed it
     nonce: Secret | None = None
 
     @property

@@ -1,7 +1,8 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
     Proposed --share--> KeysShared --receive--> Received --begin, ready--> Received --commit--> Committed
-    Committed --mask--> Contributed --agree--> Agreed --open--> (erased), or of a long round Opened --prove--> (erased)
+    Committed --fill, mask--> Contributed --agree--> Agreed --open--> (erased)
+    of a long round: Agreed --open--> Opened --prove--> (erased)
 
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
@@ -198,19 +199,24 @@ def noise_of(committed: Committed, noise: Noise) -> UnitVector:
     return vector
 
 
+def fill(committed: Committed, exact: Vectors, vector: UnitVector) -> None:
+    """Add what was computed to the vector that `noise_of` began; its arrays may be forgotten then."""
+    shared = committed.before.before
+    add_figures(vector, shared.manifest.terms, _clamps(shared), exact)
+
+
 def mask(
-    silo: Silo, committed: Committed, exact: Vectors, vector: UnitVector, now: int, rows_at: int | None = None
+    silo: Silo, committed: Committed, vector: UnitVector, now: int, rows_at: int | None = None
 ) -> tuple[Contributed, tuple[bytes, ...]]:
-    """Add what was computed to the vector, and blind it; return what leaves first.
+    """Blind a vector that is filled; return what leaves first.
 
     That is the signed header and the first frame of the payload; of a long round the frame alone, as the header is the
-    last to leave (`frame`). `vector` is from `noise_of` and belongs to the round from now on, `now` is when the
-    decisions on consent were judged, `rows_at` when the files of prepared rows were seen unchanged.
+    last to leave (`frame`). `vector` belongs to the round from now on, `now` is when the decisions on consent were
+    judged, `rows_at` when the files of prepared rows were seen unchanged.
     """
     state = committed.before
     shared = state.before
     manifest, manifest_hash, me = shared.manifest, shared.manifest_hash, silo.name
-    add_figures(vector, manifest.terms, _clamps(shared), exact)
     scheme = scheme_of(manifest, shared.before.request.round_key)
     later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
     added_seeds = [self_seed(shared.before.self_secret.raw, manifest_hash)]
@@ -230,6 +236,7 @@ def mask(
         consent_as_of=now if asks_consent else None,
         rows_as_of=rows_at,
         shares=state.shares,
+        envelope=shared.envelope,
         nonce=shared.before.nonce,
     )
     first = after.masked.frame(0)

@@ -41,11 +41,13 @@ def add_figures(vector: UnitVector, terms: Terms, clamps: Sequence[int], exact: 
         raise ProtocolError("the computation does not have the length that the manifest states")
     if any(part.dtype not in (np.int32, np.int64) for part in exact):
         raise ProtocolError("the computation is not of whole numbers of 32 or 64 bits")
-    start = 0
+    start, scratch = 0, {part.dtype: np.empty(CHUNK_VALUES, part.dtype) for part in exact}
     for block, clamp, part in zip(terms.blocks, clamps, exact, strict=True):
         most = min(clamp, np.iinfo(part.dtype).max)
         for first in range(0, block.length, CHUNK_VALUES):
-            units = np.clip(part[first : first + CHUNK_VALUES], -most, most)
+            chunk = part[first : first + CHUNK_VALUES]
+            units = np.minimum(chunk, most, out=scratch[part.dtype][: chunk.size])
+            np.maximum(units, -most, out=units)
             if block.scale_bits:
                 units = units.astype(np.int64) << np.int64(block.scale_bits)
             vector.add(start + first, units)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.randomness import MAX_FRESH_BYTES, fresh_bytes
-from silo_node.training.grid import Integers, Vector
+from silo_node.training.grid import Integers, Vector, reals
 
 WORD_BITS = 32  # that decide a rounding: its mean is within 2^-32 of a level of the number
 _PERSON = b"consilo/1 keep"
@@ -42,6 +42,13 @@ def rounded(values: Vector, reach: Vector, levels: int, words: Words) -> Integer
     # The fraction is exact within 2^-53, and of a whole number it is 0, which no word is below.
     goes_up = words < np.ldexp(share - low, WORD_BITS)
     return np.asarray(low.astype(np.int64) + goes_up, np.int64)
+
+
+def round_freshly(units: Integers, bits: int, reach: Vector, levels: int) -> None:
+    """Put levels in the place of whole units of 2^-bits, by fresh words; memory is bounded by a few chunks."""
+    for start in range(0, len(units), _CHUNK):
+        own = slice(start, start + _CHUNK)
+        units[own] = rounded(reals(units[own], bits), reach[own], levels, fresh_words(len(units[own])))
 
 
 def real(units: Integers, reach: Vector, levels: int) -> Vector:

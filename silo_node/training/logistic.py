@@ -29,7 +29,8 @@ def contribution(request: Request, weights: Vector, columns: Columns) -> list[np
     Raises RangeError if the weights of an exact step leave the codec's range.
     """
     step = logistic_step(request)
-    start, persons = torch.from_numpy(weights), int(columns[0].max()) + 1 if len(columns[0]) else 0
+    start = torch.from_numpy(weights.copy())  # the numbers of a kept state cannot be written to, as torch wants them
+    persons = int(columns[0].max()) + 1 if len(columns[0]) else 0
     blocks = list(_blocks(columns[0], len(weights)))
     if step.is_exact:
         rows = len(columns[0])

@@ -6,6 +6,7 @@ steps of one silo; memory is the peak of a process of its own. A vector has 4 by
 32 bits. `python -m tests.bench.vectors NAME ...` measures the named ones of `FIGURES` alone.
 """
 
+import asyncio
 import ctypes
 import os
 import sys
@@ -16,15 +17,20 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from aggregator.shards import ShardedSums
 from crypto.backends.masks import apply_masks
 from crypto.ring import Ring
+from crypto.rounds.manifest import Manifest
+from crypto.rounds.payload import frames, piece_sizes, scheme_of
 from tests.bench.figures import publish
-from tests.bench.secure_sum import resident
+from tests.bench.secure_sum import manifest, resident
 from tests.harness.inside import computing_of
 from tests.harness.long_rounds import LongFederation, Passed, Vector, long_federation
+from tests.harness.raylets import two_raylets, used_s
 from tests.harness.simulator import KilledError
 
 SILOS, RUNS, MILLION = 4, 5, 10**6
@@ -35,7 +41,9 @@ FEW_RING_BITS = 12  # the least ring that is exact for ten sums of 8 bits: 2 * 1
 
 def main() -> None:
     """Publish every figure, or those named."""
+    cores = os.sched_getaffinity(0)
     for name in sys.argv[1:] or FIGURES:
+        os.sched_setaffinity(0, cores if name == "two_shards" else {min(cores)})
         FIGURES[name]()
 
 
@@ -107,11 +115,49 @@ def sent() -> None:
     publish(f"sent_8bit_1e6_n{FEW_SILOS}_beside", [whole - masked], "B")
 
 
+def two_shards() -> None:
+    """The same sum by two shards and by one: each on a raylet of its own, between them and the silos this process."""
+    with two_raylets() as (cluster, nodes), tempfile.TemporaryDirectory() as folder:
+        of_one, of_two = (
+            asyncio.run(sharded(Path(folder) / str(count), count, [[cluster.head_node], nodes])) for count in (1, 2)
+        )
+    for place, (what, unit) in enumerate((("wall", "s"), ("greatest_cpu", "s"))):
+        taken, base = ([one[place] for one in found] for found in (of_two, of_one))
+        publish(f"two_shards_1e7_{what}", taken, unit, "one shard", base, "ratio 0.67")
+
+
+async def sharded(home: Path, count: int, machines: list[list[Any]]) -> list[tuple[float, float]]:
+    """Return the seconds of some sums by so many shards, and of the processors of that which is busier."""
+    from aggregator.ray_actors import RayShards
+
+    silos, encoded = names(SILOS), manifest(names(SILOS), 10 * MILLION, LIMIT)
+    sizes = piece_sizes(scheme_of(Manifest.decode(encoded), b""))
+    sent = [os.urandom(sum(sizes[piece] for piece in pieces)) for pieces in frames(sizes)]
+    sums, found = ShardedSums(RayShards(home, shards=count)), list[tuple[float, float]]()
+
+    async def one(round_id: bytes, silo: str) -> None:
+        for number, frame in enumerate(sent):
+            await sums.stage(round_id, silo, number, frame)
+        await sums.add(round_id, silo, silo.encode().ljust(32) + round_id)
+
+    for number in range(RUNS + 1):
+        round_id = number.to_bytes(16, "big")
+        await sums.start(round_id, encoded, b"")
+        used, began = [sum(map(used_s, nodes)) for nodes in machines], time.perf_counter()
+        await asyncio.gather(*(one(round_id, silo) for silo in silos))
+        await sums.close(round_id, tuple(silos))
+        wall = time.perf_counter() - began
+        found.append((wall, max(sum(map(used_s, nodes)) - one for nodes, one in zip(machines, used, strict=True))))
+        await sums.discard(round_id)
+    return found[1:]
+
+
 FIGURES: dict[str, Callable[[], None]] = {
     "contribute_and_learn": contribute_and_learn,
     "received": received,
     "ten_million": ten_million,
     "sent": sent,
+    "two_shards": two_shards,
 }
 
 
@@ -223,5 +269,4 @@ def rest() -> int:
 
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     main()

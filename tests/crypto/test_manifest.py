@@ -34,7 +34,16 @@ from crypto.rounds.manifest import (
     compose,
     members_tree,
 )
-from crypto.rounds.messages import Ready, Survivor, SurvivorSet, check_ready, check_signatures, check_survivors
+from crypto.rounds.messages import (
+    MAX_WITNESSES,
+    Ready,
+    Survivor,
+    SurvivorSet,
+    check_ready,
+    check_signatures,
+    check_survivors,
+)
+from crypto.rounds.shown import witnesses
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
 from tests.cases import every
@@ -182,15 +191,35 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 def test_root_changes_with_every_field_of_every_acceptance() -> None:
     for silo in SILOS:
-        for field in set(Accept.model_fields) - {"compute_ms", "must_include"}:
+        for field in set(Accept.model_fields) - {"must_include"}:
             value = getattr(_accept(silo), field)
-            other = value + 1 if isinstance(value, int) else value[:-1] + (b"?" if isinstance(value, bytes) else "?")
+            if value is None:  # it is left out
+                other: object = bytes(32) if field == "nonce_hash" else 1
+            else:
+                other = (
+                    value + 1 if isinstance(value, int) else value[:-1] + (b"?" if isinstance(value, bytes) else "?")
+                )
             changed = [(name, _accept(name, **({field: other} if name == silo else {}))) for name in SILOS]
             assert members_tree(changed).root != MANIFEST.members, field
     needing = [(silo, _accept(silo, must_include=("bank",) if silo == "ward" else None)) for silo in SILOS]
     assert members_tree(needing).root != MANIFEST.members
     renamed = [(f"{silo}x" if silo == "ward" else silo, accept) for silo, accept in _accepts()]
     assert members_tree(renamed).root != MANIFEST.members
+
+
+def test_a_round_ends_when_the_slowest_has_computed_and_after_that_the_slowest_has_sent() -> None:
+    for compute_ms, send_ms, more_s in (
+        ({}, {}, 0),
+        ({"ward": 1}, {}, 1),
+        ({}, {"bank": 1000}, 1),
+        ({"ward": 2500, "bank": 900}, {"bank": 4000, "clinic": 7001}, 3 + 8),
+    ):
+        accepts = [(silo, _accept(silo, compute_ms=compute_ms.get(silo), send_ms=send_ms.get(silo))) for silo in SILOS]
+        assert compose(PROPOSE, TERMS, accepts).expires_at == PROPOSE.expires_at + more_s
+        stated = [accept for _, accept in accepts]
+        slowest = {max(range(5), key=lambda place: one.get(SILOS[place], 0)) for one in (compute_ms, send_ms) if one}
+        assert slowest <= set(witnesses(stated)), "who makes the others wait bears witness to it"
+        assert len(witnesses(stated)) <= MAX_WITNESSES
 
 
 def test_manifest_does_not_depend_on_the_order_of_acceptances() -> None:
@@ -347,6 +376,7 @@ ALTERED: dict[str, Callable[[Manifest], object]] = {
     "max_colluding": lambda manifest: manifest.max_colluding + 1,
     "max_missing": lambda manifest: manifest.max_missing + 1,
     "must_include": lambda manifest: ("bank",),
+    "nonces": lambda manifest: (bytes(32),) * len(manifest.silos),
 }
 
 

@@ -37,9 +37,9 @@ def coefficients(seed: bytes, count: int) -> list[int]:
     return [int.from_bytes(raw[start : start + 8], "little") for start in range(0, 8 * count, 8)]
 
 
-def plainly(seed: bytes, entries: list[int]) -> tuple[int, int]:
-    found = coefficients(seed, len(entries) + 1)
-    first, second = (sum(a * b for a, b in zip(found[shift:], entries, strict=False)) % 2**64 for shift in (0, 1))
+def plainly(seed: bytes, coordinates: list[int]) -> tuple[int, int]:
+    found = coefficients(seed, len(coordinates) + 1)
+    first, second = (sum(a * b for a, b in zip(found[shift:], coordinates, strict=False)) % 2**64 for shift in (0, 1))
     return first, second
 
 
@@ -47,17 +47,17 @@ def plainly(seed: bytes, entries: list[int]) -> tuple[int, int]:
 @pytest.mark.parametrize("length", [1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
 def test_inner_products_are_those_of_the_specification(dtype: str, length: int) -> None:
     raw = b"".join(value.to_bytes(8, "little") for value in coefficients(bytes(32), length))
-    entries = np.frombuffer(raw[: length * int(dtype[2])], dtype)
-    expected = plainly(SEED, entries.tolist())
+    coordinates = np.frombuffer(raw[: length * int(dtype[2])], dtype)
+    expected = plainly(SEED, coordinates.tolist())
     whole = InnerProducts(SEED)
-    whole.add(entries)
+    whole.add(coordinates)
     assert whole.values == expected
     parts = InnerProducts(SEED)
     for start in range(0, length, 5 if length < 10 else 5000):
-        parts.add(entries[start : start + (5 if length < 10 else 5000)])
+        parts.add(coordinates[start : start + (5 if length < 10 else 5000)])
     assert parts.values == expected
     shifted = InnerProducts(SEED)
-    unaligned = memoryview(b"x" + entries.tobytes())[1:]
+    unaligned = memoryview(b"x" + coordinates.tobytes())[1:]
     shifted.add(np.frombuffer(unaligned, dtype))
     assert shifted.values == expected
     assert decode(encode(expected)) == expected
@@ -82,7 +82,7 @@ def valuation(value: int) -> int:
 
 
 def errors(length: int, most: int) -> Iterator[tuple[int, ...]]:
-    """Yield every error between two sums with entries up to `most`, but none at all."""
+    """Yield every error between two sums with coordinates up to `most`, but none at all."""
     yield from (error for error in product(range(-most, most + 1), repeat=length) if any(error))
 
 
@@ -178,15 +178,15 @@ def test_a_sum_that_is_not_reduced_holds_the_sum_of_the_words(
         columns = [[int(word) for word in column] for column in zip(*(one[part] for one in words), strict=True)]
         shifts = range(0, bits, 32)
         expected = [sum(word >> shift & 2**32 - 1 for word in column) for shift in shifts for column in columns]
-        entries = scheme.unreduced.read(index, summed)
-        assert entries.tolist() == expected
+        coordinates = scheme.unreduced.read(index, summed)
+        assert coordinates.tolist() == expected
         assert scheme.unreduced.above == (None if 5 * 2 ** min(bits, 32) <= 2**32 else np.dtype("u1"))
-        scheme.unreduced.check(index, entries, silos)
+        scheme.unreduced.check(index, coordinates, silos)
         reduced = ring.zeros(len(columns))
         scheme.unreduced.reduced(index, summed, reduced)
         assert reduced.tolist() == [sum(column) % 2**bits for column in columns]
         alone = [scheme.unreduced.of_words(scheme.words(index, one[index])) for one in chunks]
-        assert np.array_equal(np.sum([one.astype(np.uint64) for one in alone], axis=0), entries)
+        assert np.array_equal(np.sum([one.astype(np.uint64) for one in alone], axis=0), coordinates)
 
 
 def test_a_sum_that_is_not_reduced_takes_whole_chunks_of_so_many_silos() -> None:
@@ -206,19 +206,21 @@ def test_a_sum_that_is_not_reduced_takes_whole_chunks_of_so_many_silos() -> None
 
 
 @pytest.mark.parametrize(("silos", "above"), [(1, 0), (2, 1), (256, 1), (257, 2), (MAX_SILOS, 2)])
-def test_an_entry_takes_as_many_bytes_as_it_can_need(silos: int, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coordinate_takes_as_many_bytes_as_it_can_need(
+    silos: int, above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     narrow(monkeypatch, 32)
     scheme = of_shape(CHUNK_VALUES + 1, silos)
     assert scheme.sum_bytes(1) == 4 + above
     total = scheme.accumulator(0)
     for _ in range(silos):
         total.add(1, b"\xff" * 4)
-    entries = scheme.unreduced.read(1, total.chunk(1))
-    assert entries.tolist() == [silos * (2**32 - 1)]
-    scheme.unreduced.check(1, entries, silos)
+    coordinates = scheme.unreduced.read(1, total.chunk(1))
+    assert coordinates.tolist() == [silos * (2**32 - 1)]
+    scheme.unreduced.check(1, coordinates, silos)
 
 
-def test_an_entry_is_at_most_the_sum_of_the_largest_words() -> None:
+def test_a_coordinate_is_at_most_the_sum_of_the_largest_words() -> None:
     how = of_shape(CHUNK_VALUES + 1, 4).unreduced
     how.check(0, np.array([3 * (2**32 - 1)], np.uint64), 3)
     with pytest.raises(RangeError, match="it was altered"):

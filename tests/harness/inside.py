@@ -179,7 +179,7 @@ def call(link: Any, step: str, *arguments: bytes) -> tuple[bytes, ...]:
 
 async def gather(server: "Server", calls: Any, outcomes: Any) -> Any:
     """Let an aggregator await calls of silos."""
-    return await server._gather(calls, 0.0, outcomes)
+    return await server._calls.gather(calls, 0.0, outcomes)
 
 
 def aggregator_of(server: "Server") -> "Aggregator":

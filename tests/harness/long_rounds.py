@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.capacity import Capacity
 from analyst.training.job import first_request, read_job
 from crypto.rounds.messages import Failure
 from crypto.rounds.report import StoredReport
@@ -50,11 +52,17 @@ age = {{ type = "int", class = "internal", roles = ["feature"], bounds = [0, 100
 [purposes.lending]
 legal_basis = "legitimate-interest"
 computations = ["logistic-regression"]
+[vectors]
+max_values = 1073741824
+bytes_per_second = 100000000
+max_state_mb = 16777216
 [disclosure]
 release = ["model"]
 [protection]
 accept = ["masking"]
 max_missing = 1
+[vectors]
+{vectors}
 [training]
 max_rounds = 100
 dp = "optional"
@@ -65,6 +73,7 @@ key = "{key}"
 purposes = ["lending"]
 until = 2036-01-01T00:00:00Z
 """
+ROOM = "max_values = 1000000000\nbytes_per_second = 1000000000\nmax_state_mb = 16000000"  # of vectors as long as any
 JOB = """\
 schema = "consilo-job/1"
 model = "logistic-regression"
@@ -182,13 +191,18 @@ def long_federation(
     length: int,
     most: int,
     step_timeout_s: float = 300.0,
+    room: Mapping[str, str] = MappingProxyType({}),
+    capacity: Capacity = Capacity(),  # noqa: B008 (it is frozen)
 ) -> Iterator[LongFederation]:
-    """Found a federation in `path` whose rounds are of vectors of this length, each value within ± `most`."""
+    """Found a federation in `path` whose rounds are of vectors of this length, each value within ± `most`.
+
+    `room` is what the policies of some silos say in [vectors], `capacity` what the aggregator can take.
+    """
     names = [f"silo-{number:02}" for number in range(silos)] if isinstance(silos, int) else list(silos)
     key = found(path, "banks", dict.fromkeys(names), ("ana",))["ana"]
     for name in names:
         home = path / "silos" / name
-        (home / "policy.toml").write_text(POLICY.format(silo=name, key=key))
+        (home / "policy.toml").write_text(POLICY.format(silo=name, key=key, vectors=room.get(name, ROOM)))
         rows = "".join(f"{name}-{row},{'true' if row % 2 else 'false'},{row % 90}\n" for row in range(50))
         (home / "rows.csv").write_text("id,ok,age\n" + rows)
     (path / "job.toml").write_text(JOB + f"silos = {json.dumps(names)}\n")
@@ -197,5 +211,5 @@ def long_federation(
         stack.enter_context(patch.object(ExactStep, "statistics", given(length, most)))
         stack.enter_context(patch("policies.requests.request.MAX_SLOTS", max(length, 1_000_000)))
         stack.enter_context(patch("silo_node.rounds.learning.MODELS", moved(opened)))
-        simulation = stack.enter_context(simulate(path, no_noise, step_timeout_s=step_timeout_s))
+        simulation = stack.enter_context(simulate(path, no_noise, step_timeout_s=step_timeout_s, capacity=capacity))
         yield LongFederation(simulation, path, opened)

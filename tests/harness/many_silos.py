@@ -181,14 +181,17 @@ class Member:
 
     def compute(self, asked: Request, now: int) -> list[npt.NDArray[np.int64]]:
         self.computed += 1
-        return [np.array(self.values, np.int64)]
+        ends = np.cumsum([block.length for block in terms_of(asked, digest_of(asked)).blocks])
+        return np.split(np.array(self.values, np.int64), ends[:-1])
 
     def contribute(
         self, state: rounds_states.Received, go: bytes, now: int = NOW, noise: Noise = no_noise
     ) -> tuple[rounds_states.Contributed, tuple[bytes, ...]]:
         committed = core.commit(self.silo, state, self.ledger, now, go)
         exact = self.compute(core.request_of(committed), now)
-        return core.mask(self.silo, committed, exact, core.noise_of(committed, noise), now)
+        vector = core.noise_of(committed, noise)
+        core.fill(committed, exact, vector)
+        return core.mask(self.silo, committed, vector, now)
 
 
 @dataclass
@@ -358,7 +361,9 @@ class Round:
 
     def contribute_one(self, name: str, noise: Noise = no_noise) -> None:
         state = self.state(name, rounds_states.Received)
-        self.states[name], (header, payload) = self.many.members[name].contribute(state, self.go, noise=noise)
+        after, frames = self.many.members[name].contribute(state, self.go, noise=noise)
+        self.states[name], payload = after, frames[-1]
+        header = frames[0] if len(frames) > 1 else sign(after.header, name, self.silo(name).signing)  # of a long round
         self.headers[name] = aggregator_core.read_contribution(self.many.aggregator, self.shared, name, header)
         self.payloads[name] = payload
 

@@ -21,6 +21,7 @@ from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.round_journal import RoundJournal
 from aggregator.store import CheckpointStore, ReportStore
+from aggregator.sums import Sums
 from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
 from analyst.kept import DIRECTORY
@@ -219,8 +220,12 @@ def simulate(
     step_timeout_s: float = STEP_TIMEOUT_S,
     is_lazy: bool = False,
     capacity: Capacity = Capacity(),  # noqa: B008 (it is frozen)
+    elsewhere: Sums | None = None,
 ) -> Iterator[Simulation]:
-    """Run the federation whose `consilo.toml` stands in `path`; a lazy one starts a silo when it is first called."""
+    """Run the federation whose `consilo.toml` stands in `path`; a lazy one starts a silo when it is first called.
+
+    What adds is `elsewhere`, or else in this process.
+    """
     import time
 
     clock = clock or time.time
@@ -236,7 +241,7 @@ def simulate(
     server = Server(
         hub,
         silos,
-        sums,
+        elsewhere or sums,
         store,
         RoundJournal(config.aggregator / "rounds"),
         checkpoints.store,

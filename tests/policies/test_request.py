@@ -19,12 +19,22 @@ from policies.requests.calibration import clamp_of, spreads_of
 from policies.requests.capacity import carried_rows, carriers
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial, Refusal
+from policies.requests.exact import ExactStep, Setting
 from policies.requests.moments import PAIRS
 from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.query import AGGREGATES, Aggregate, Plan
-from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, OTHER_SLOTS, Request, resolved
+from policies.requests.request import (
+    MAX_LIFETIME_S,
+    MAX_SLOTS,
+    MAX_TRAINED,
+    OTHER_SLOTS,
+    Request,
+    most_slots,
+    resolved,
+)
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number
+from policies.requests.training import START
 from policies.units import MAX_DOMAIN, MAX_LONG_DOMAIN, ROWS_UP_TO
 from tests.cases import every
 from tests.harness.example_policy import (
@@ -33,6 +43,7 @@ from tests.harness.example_policy import (
     COLUMNS,
     CREATED_AT,
     GRADE,
+    SMOKER,
     STAY,
     WARD,
     Edit,
@@ -487,3 +498,23 @@ def test_a_backend_carries_so_many_rows_at_their_worst_and_no_row_more() -> None
     asked = request(table=table(columns=(age,)), plan=summed)
     (denial,) = decide(wide, asked, bytes(32), Spending(0), CREATED_AT)
     assert (denial.code, denial.remedy) == ("BACKEND", "ask for narrower bounds, or spend less")
+
+
+def test_a_model_of_long_weights_takes_masking_and_a_question_no_more_slots_than_before() -> None:
+    def step(bits: int) -> ExactStep:
+        options = (Setting(name="bits", value=str(bits)),)
+        whose = {"run": bytes(16), "step": 0, "steps": 5, "after": START, "label": "smoker", "features": ("ward",)}
+        return ExactStep(family="hashed-logistic", options=options, **whose)  # type: ignore[arg-type]
+
+    columns = {"table": table(columns=(WARD, SMOKER)), "micro_rho": 0}
+    asked = request(plan=step(21), **columns)
+    assert slot_count(asked.plan, asked.table) > 2 * MAX_SLOTS
+    assert most_slots(asked.plan) == MAX_TRAINED
+    assert asked.plan.training is not None
+    assert asked.plan.training.state_values(0) * 16 == 3 * 8 * 2**21
+    for backend in ("bfv", "ckks", "paillier"):
+        with pytest.raises(ValueError, match="take the backend masking"):
+            request(plan=step(17), backend=backend, **columns)
+    with pytest.raises(ValueError, match="shares does not train"):
+        request(plan=step(17), backend="shares", **columns)
+    assert carriers(asked.table, asked.plan, 0, 3, 1) == ("masking",)

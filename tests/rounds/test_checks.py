@@ -353,6 +353,15 @@ def test_b4a_a_manifest_is_as_strict_as_the_strictest_acceptance_and_lasts_no_lo
         share(slower.model_copy(update={"expires_at": expires_at + 4}), parts)
     with pytest.raises(ProtocolError, match="later than the request waits"):
         share(*joined(AFTER, compute_ms=1000 * waits_s + 1))
+    sends_s = held().one.request.sends_s
+    slower, parts = joined(AFTER, compute_ms=5_000, send_ms=1000 * sends_s)
+    assert slower.expires_at == expires_at + 5 + sends_s
+    share(slower, parts)
+    for other in (expires_at + 5, expires_at + sends_s, expires_at + 6 + sends_s):
+        with pytest.raises(ProtocolError, match="expires_at is not that of the strictest"):
+            share(slower.model_copy(update={"expires_at": other}), parts)
+    with pytest.raises(ProtocolError, match="later than the request waits"):
+        share(*joined(AFTER, send_ms=1000 * sends_s + 1))
 
 
 def test_b8_a_pair_seed_goes_to_those_after_it_alone() -> None:
@@ -533,8 +542,9 @@ def test_c4_shares_and_pair_seeds_open_in_their_context_and_have_their_lengths()
 def contribute(go: bytes = b"", ledger: MemoryLedger | None = None, values: Any = (1, 2, 3)) -> states.Contributed:
     ledger = charging() if ledger is None else ledger
     committed = core.commit(held().silo(), held().received[ME], ledger, NOW, go or held().one.go)
-    drawn = core.noise_of(committed, no_noise)
-    return core.mask(held().silo(), committed, [np.array(values, np.int64)], drawn, NOW)[0]
+    vector = core.noise_of(committed, no_noise)
+    core.fill(committed, [np.array(values, np.int64)], vector)
+    return core.mask(held().silo(), committed, vector, NOW)[0]
 
 
 def test_c5_c6_go_needs_every_ready_and_a_charge_that_began_in_this_round() -> None:

@@ -172,8 +172,9 @@ def lose(simulation: Simulation, name: bytes) -> None:
     (simulation.path / "aggregator" / "reports" / f"{name.hex()}.report").unlink()
 
 
-def test_what_the_aggregator_lost_is_done_without(tmp_path: Path) -> None:
-    """The report that a silo missed is lost: it is left out, and the others go on."""
+@pytest.mark.parametrize("hands_over", [True, False])
+def test_what_the_aggregator_lost_is_done_without(tmp_path: Path, hands_over: bool) -> None:
+    """The report that a silo missed is lost: it takes over what the others hold, or is left out, and they go on."""
     with banks(tmp_path / "f") as (simulation, file):
         south = simulation.silos["south"]
         taught = south.actor.learn
@@ -183,10 +184,15 @@ def test_what_the_aggregator_lost_is_done_without(tmp_path: Path) -> None:
             if done == 1:
                 lose(simulation, Progress.decode(keep_of(file).read_bytes()).after)
 
+        if not hands_over:
+            for silo in SILOS[:3]:
+                simulation.silos[silo].rewrite = lambda step, frames: () if step == "hand_over" else frames
         lost(0)
         training = run(simulation, file, lost)
-        assert (training.ended, training.holders) == ("complete", SILOS[:3])
-        assert training.answered == dict.fromkeys(SILOS[:3], training.steps) | {"south": 1}
+        assert (training.ended, training.holders) == ("complete", SILOS if hands_over else SILOS[:3])
+        rounds = training.steps - 1 if hands_over else 1
+        assert training.answered == dict.fromkeys(SILOS[:3], training.steps) | {"south": rounds}
+        assert len(models(simulation, training)) == 1
 
 
 def test_silos_that_are_ahead_of_an_analyst_whose_report_is_lost_are_followed(tmp_path: Path) -> None:

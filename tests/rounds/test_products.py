@@ -25,23 +25,22 @@ from silo_node.rounds import proving, steps
 from silo_node.rounds import states as rounds_states
 from tests.harness.example_policy import NOW
 from tests.harness.many_silos import SEALING, Many, Round, checked_with, with_report
-from tests.harness.short_chunks import narrow, shorten
+from tests.harness.short_chunks import SHORTEST, long_round, narrow, shorten
 
-Entries = npt.NDArray[Any]
+Coordinates = npt.NDArray[Any]
 ONE, TWO = b"the first round ", b"the second round"
 LIAR = "silo-003"
 
 
 @pytest.fixture(autouse=True, params=[32, 64])
 def _long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors of two chunks, in words of 32 and of 64 bits."""
-    shorten(monkeypatch, 2)
+    """Vectors of three chunks, in words of 32 and of 64 bits."""
+    shorten(monkeypatch, SHORTEST)
     narrow(monkeypatch, request.param)
 
 
 def begun(round_id: bytes = ONE, nonce: bytes = bytes(16)) -> Round:
-    many = Many(4)
-    return many.round(many.request(nonce), round_id).until_contributed()
+    return long_round(Many(4), round_id, nonce).until_contributed()
 
 
 def opened(one: Round | None = None) -> Round:
@@ -62,8 +61,8 @@ def evidence_of(one: Round, *names: str) -> Callable[[int], Sequence[bytes]]:
 
 
 def values(one: Round, *names: str) -> list[int]:
-    scale = one.terms.blocks[0].scale_bits
-    return [value << scale for value in one.many.sum_of(names or one.many.names)]
+    shifts = [block.scale_bits for block in one.terms.blocks for _ in range(block.length)]
+    return [value << shift for value, shift in zip(one.many.sum_of(names or one.many.names), shifts, strict=True)]
 
 
 def signed_by(one: Round, name: str, **changes: object) -> tuple[bytes, ...]:
@@ -76,13 +75,13 @@ def test_honest_silos_prove_the_sum_without_a_masked_input_being_fetched() -> No
     one = opened().prove()
     checked = check(one)
     assert proof_of(checked).whole == ()
-    assert check_sum(checked, no_evidence) == checked.scheme.shape.chunks == 2
+    assert check_sum(checked, no_evidence) == checked.scheme.shape.chunks == 3
     assert open_report(checked, "ana", SEALING).units.tolist() == values(one)
 
 
 def test_a_dropped_silo_has_no_part_in_the_proof() -> None:
     many = Many(4)
-    one = many.round().until_contributed(dropped=[LIAR]).part().agree().open().prove()
+    one = long_round(many).until_contributed(dropped=[LIAR]).part().agree().open().prove()
     assert one.challenge().nonces[-1] == b""
     check_sum(check(one), no_evidence)
     assert one.opened().units.tolist() == values(one, *many.names[:3])
@@ -91,41 +90,41 @@ def test_a_dropped_silo_has_no_part_in_the_proof() -> None:
 # A wrong sum
 
 
-def entries_of(one: Round) -> Entries:
-    """Return the entries of the sum that the aggregator has."""
+def coordinates_of(one: Round) -> Coordinates:
+    """Return the coordinates of the sum that the aggregator has."""
     scheme = one.composed.scheme
     assert isinstance(scheme, MaskingScheme)
     chunks = slices(one.total(), sizes_of(one))
     return np.concatenate([scheme.unreduced.read(index, chunk) for index, chunk in enumerate(chunks)])
 
 
-def lied(one: Round, error: Callable[[Entries, int], None]) -> Round:
+def lied(one: Round, error: Callable[[Coordinates, int], None]) -> Round:
     """Let the aggregator close another sum than it has, and go on with it as if it were right."""
     scheme = one.composed.scheme
     assert isinstance(scheme, MaskingScheme)
-    entries = entries_of(one)
-    error(entries, scheme.unreduced.most(4))
+    coordinates = coordinates_of(one)
+    error(coordinates, scheme.unreduced.most(4))
     wrong, start = b"", 0
     for index in range(scheme.shape.chunks):
-        part = entries[start : start + scheme.unreduced.entries(index)]
+        part = coordinates[start : start + scheme.unreduced.coordinates(index)]
         wrong += part.astype("<u4").tobytes() + (part >> np.uint64(32)).astype("u1").tobytes()
         start += part.size
     one.total = lambda: wrong  # type: ignore[method-assign]
     return one
 
 
-ERRORS: dict[str, Callable[[Entries, int], None]] = {
-    "one more": lambda entries, most: entries.__setitem__(0, (int(entries[0]) + 1) % most),
-    "2^31": lambda entries, most: entries.__setitem__(1, (int(entries[1]) + 2**31) % most),
-    "2^32, which nobody sees once it is reduced": lambda entries, most: entries.__setitem__(
-        -1, int(entries[-1]) + (2**32 if int(entries[-1]) < 2**32 else -(2**32))
+ERRORS: dict[str, Callable[[Coordinates, int], None]] = {
+    "one more": lambda coordinates, most: coordinates.__setitem__(0, (int(coordinates[0]) + 1) % most),
+    "2^31": lambda coordinates, most: coordinates.__setitem__(1, (int(coordinates[1]) + 2**31) % most),
+    "2^32, which nobody sees once it is reduced": lambda coordinates, most: coordinates.__setitem__(
+        -1, int(coordinates[-1]) + (2**32 if int(coordinates[-1]) < 2**32 else -(2**32))
     ),
-    "2^32 there and back": lambda entries, most: entries.__setitem__(
-        slice(0, 2), [int(one) + (2**32 if int(one) < 2**32 else -(2**32)) for one in entries[:2]]
+    "2^32 there and back": lambda coordinates, most: coordinates.__setitem__(
+        slice(0, 2), [int(one) + (2**32 if int(one) < 2**32 else -(2**32)) for one in coordinates[:2]]
     ),
-    "2^33": lambda entries, most: entries.__setitem__(0, (int(entries[0]) ^ 2**33) % most),
-    "another order": lambda entries, most: entries.__setitem__(slice(0, 2), entries[1::-1].copy()),
-    "nothing": lambda entries, most: entries.__setitem__(slice(None), 0),
+    "2^33": lambda coordinates, most: coordinates.__setitem__(0, (int(coordinates[0]) ^ 2**33) % most),
+    "another order": lambda coordinates, most: coordinates.__setitem__(slice(0, 2), coordinates[1::-1].copy()),
+    "nothing": lambda coordinates, most: coordinates.__setitem__(slice(None), 0),
 }
 
 
@@ -146,11 +145,11 @@ def test_a_wrong_sum_is_found_where_masked_inputs_are_fetched_whole(error: str) 
         check_sum(check(one), evidence_of(one, "silo-002", LIAR))
 
 
-def test_an_entry_that_no_contributions_give_is_refused() -> None:
+def test_a_coordinate_that_no_contributions_give_is_refused() -> None:
     """Hope: an error of 2^39 has so many zeros at its end that two products may not see it."""
 
-    def large(entries: Entries, most: int) -> None:
-        entries[0] |= np.uint64(2**39)
+    def large(coordinates: Coordinates, most: int) -> None:
+        coordinates[0] |= np.uint64(2**39)
 
     one = opened(lied(begun(), large)).prove()
     with pytest.raises(RangeError, match=f"above {4 * (2**32 - 1)}"):
@@ -256,7 +255,7 @@ def test_an_aggregator_that_passes_such_a_nonce_on_is_found(nonce: bytes | None)
 def test_commitments_of_a_manifest_are_those_of_the_acceptances() -> None:
     """Hope: the aggregator puts its own commitment in the place of a silo's, whose nonce it then knows."""
     many = Many(4)
-    one = many.round().propose().compose()
+    one = long_round(many).propose().compose()
     hashes = one.composed.manifest.nonces
     assert hashes is not None
     for nonces in (None, hashes[:-1], (bytes(32), *hashes[1:]), hashes[::-1]):
@@ -320,7 +319,7 @@ def test_a_silo_answers_no_challenge_but_that_of_its_round() -> None:
 def test_a_dropped_silos_nonce_chooses_nothing() -> None:
     """Hope: a colluding silo that dropped out tells its nonce or not, as it suits the sum."""
     many = Many(4)
-    one = many.round().until_contributed(dropped=[LIAR]).part().agree().open()
+    one = long_round(many).until_contributed(dropped=[LIAR]).part().agree().open()
     nonce = next(state.nonce for state in [before(one.states[LIAR])] if state.nonce is not None)
     told = one.challenge().model_copy(update={"nonces": (*one.challenge().nonces[:3], nonce.raw)})
     with pytest.raises(ProtocolError, match="not among the survivors"):
@@ -364,18 +363,19 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
     """What the protocol grants: a sum that has another vector of the liar, chosen before, and nothing after."""
     error = [2**20, 0, 5, 0, 0, 0]
 
-    def moved(entries: Entries, most: int) -> None:
-        entries[: entries.size] = [(int(one) + more) % most for one, more in zip(entries, error, strict=False)]
+    def moved(coordinates: Coordinates, most: int) -> None:
+        for place, more in enumerate(error):
+            coordinates[place] = (int(coordinates[place]) + more) % most
 
     one = begun()
-    honest = entries_of(one)
+    honest = coordinates_of(one)
     lied(one, moved)
-    fixed = entries_of(one)
+    fixed = coordinates_of(one)
     opened(one).prove()
     more = []
-    for entries in (fixed, honest):
+    for coordinates in (fixed, honest):
         found = coefficients_of(one.challenge())
-        found.add(entries)
+        found.add(coordinates)
         more.append(found.values)
     own = decode(unverified(one.replies["products"][LIAR][0], Products).values)
     made = tuple((value + new - old) % 2**64 for value, new, old in zip(own, *more, strict=True))
@@ -386,8 +386,8 @@ def test_a_colluding_silo_has_fixed_its_vector_before_the_challenge() -> None:
 def test_products_of_another_round_count_for_nothing() -> None:
     """Hope: products of an earlier round with the same silos are handed over again."""
     many = Many(4)
-    first = opened(many.round(many.request(b"the first one..."), ONE).until_contributed()).prove()
-    second = opened(many.round(many.request(b"the second one.."), TWO).until_contributed()).prove()
+    first = opened(long_round(many, ONE, b"the first one...").until_contributed()).prove()
+    second = opened(long_round(many, TWO, b"the second one..").until_contributed()).prove()
     second.replies["products"] = first.replies["products"]
     with pytest.raises(ProtocolError, match="another round, survivor set or challenge"):
         check_sum(check(second.assemble()), no_evidence)

@@ -231,7 +231,7 @@ def test_a_round_that_does_not_fit_on_the_aggregator_s_disk_is_refused_before_an
     with simulate(path, noise=no_noise) as simulation:
         _, request = simulation.federation.prepare(LONG, purpose=PURPOSE, epsilon=1)
     sent, silos = sent_of(request), len(request.silos)
-    needed = silos * sent.input_bytes
+    needed = silos * sent.input_bytes + sent.sum_bytes
     for capacity, what, bytes_needed in (
         (Capacity(contribution_bytes=needed - 1), "contributions", needed),
         (Capacity(report_bytes=sent.sum_bytes - 1), "reports", sent.sum_bytes),

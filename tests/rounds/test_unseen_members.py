@@ -170,8 +170,8 @@ def test_a_lower_a_or_least_number_or_a_greater_d_than_an_unseen_member_accepts(
 
 
 def test_the_strictest_member_is_a_witness_to_those_who_do_not_see_it() -> None:
-    strict = accepts()[ODD].model_copy(update={"max_missing": 0, "compute_ms": 3_000})
-    own, ends = sign(strict, ODD, proposed().silo(ODD).signing), proposed().composed.manifest.expires_at + 3
+    strict = accepts()[ODD].model_copy(update={"max_missing": 0, "compute_ms": 3_000, "send_ms": 4_000})
+    own, ends = sign(strict, ODD, proposed().silo(ODD).signing), proposed().composed.manifest.expires_at + 7
     composed = told(many().names, {ODD: member_leaf(ODD, strict)}, {ODD: own}, max_missing=0, expires_at=ends)
     place, names = composed.manifest.silos.index(ODD), composed.manifest.silos
     assert place in composed.witnesses

@@ -17,6 +17,7 @@ from silo_node.training.few_bits import (
     in_limbs,
     joined,
     real,
+    round_freshly,
     rounded,
     sweep,
 )
@@ -79,6 +80,16 @@ def test_the_least_ring_of_ten_silos_with_8_bits_has_12_bits_and_is_exact(units:
     for unit in units:
         total = ring.reduce(total + ring.from_signed(np.array([unit], np.int64)))
     assert ring.signed(total).tolist() == [sum(units)]
+
+
+def test_a_long_vector_is_rounded_in_its_place() -> None:
+    count = MAX_FRESH_BYTES // 4 + 5
+    units = np.arange(count) - count // 2
+    reach = np.full(count, 2.0)
+    exact = np.ldexp(units.astype(np.float64), -17) / 2 * 127
+    round_freshly(units, 17, reach, 127)
+    assert np.abs(units - exact).max() < 1
+    assert abs(float((units - exact).mean())) < 6 * 0.5 / count**0.5
 
 
 def test_an_opened_sum_of_levels_is_what_it_stands_for() -> None:

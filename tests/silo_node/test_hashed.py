@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from policies.requests.families import SHAPES, Task, check_task
 from policies.requests.hashed import MOST_REACH, levels, most, values_in_row, weights_of
+from policies.requests.sending import STATE_BYTES
 from policies.requests.tables import TableColumn
 from silo_node.training.families.hashed import odds_of, ordered_sum
 from silo_node.training.family import Examples, State
@@ -258,6 +259,14 @@ def test_the_figures_are_few_however_many_weights_there_are() -> None:
     assert (found["rows"], found["weights"]) == (8000, 4096)
     assert found["rows with the positive value"] == TRAIN["ok"].sum()
     assert len(found) <= 8
+
+
+@pytest.mark.parametrize("options", [{}, {"keep": "0.1"}, {"value_bits": "8"}])
+def test_a_state_takes_no_more_room_than_policies_count_with(options: dict[str, str]) -> None:
+    own = of("all", rounds=5, **options)
+    state, _, _ = families.run(own, [examples(own, TRAIN)])
+    slots = sum(SHAPES[own.family].blocks(replace(own, number=0)).values())
+    assert 8 * sum(map(len, state.numbers.values())) <= STATE_BYTES * slots
 
 
 def test_a_sum_is_the_same_in_every_order() -> None:

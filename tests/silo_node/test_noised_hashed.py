@@ -17,9 +17,11 @@ from policies.budget.ledger import ATTO
 from policies.budget.sampler import LOSS_BITS, sampler_delta
 from policies.decision.run_price import run_price
 from policies.requests.capacity import carried_rows
+from policies.requests.computations import slot_count
 from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import PERSON_UNITS
+from policies.requests.sending import STATE_BYTES
 from policies.requests.tables import Table
 from policies.requests.terms import terms_of
 from silo_node.training.family import Examples, State
@@ -178,6 +180,14 @@ def accuracy(rows: int, epsilon: float, silos: int = 4, draw: noised.Draw = disc
     assert FAMILY.judged is not None
     test = examples(task, TEST)
     return float(((FAMILY.judged.scores(task, state, test) > 0.5) == FAMILY.judged.outcomes(task, test)).mean())
+
+
+def test_a_state_takes_no_more_room_than_policies_count_with() -> None:
+    step, table = of(rounds=8, max_rows=1)
+    train = examples(step.task(table), TRAIN)
+    _, state, _ = noised.run(step, table, divided(train, 4), 8.0, noised.quickly(1))
+    assert {"weights", "velocity", "averaged"} <= set(state.numbers), "it has begun to average"
+    assert 8 * sum(map(len, state.numbers.values())) <= STATE_BYTES * slot_count(step, table)
 
 
 @pytest.mark.slow

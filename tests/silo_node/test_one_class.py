@@ -15,6 +15,7 @@ OF_LABEL = {
     "ridge-regression": "ok",
     "logistic-regression": "ok",
     "multinomial-regression": "grade",
+    "hashed-logistic": "ok",
     "poisson-regression": "visits",
     "naive-bayes": "grade",
     "welch-t": "ok",
@@ -55,7 +56,7 @@ def test_silos_with_one_value_of_the_label_each_give_the_model_of_the_pooled_row
     pooled, expected, _ = run(own, divided(whole, 3))
     assert state.ended == pooled.ended == "complete"
     assert fitted == expected
-    assert fitted.listings
+    assert fitted.listings or (family == "hashed-logistic" and fitted.figures)
     assert rounds >= 1
 
 

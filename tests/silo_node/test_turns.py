@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from aggregator.driver import STEP_TIMEOUT_S
-from policies.units import MAX_BUSY_S, UNDECLARED_S
+from policies.units import MAX_BUSY_S, MAX_SEND_S, UNDECLARED_S
 from silo_node.errors import SiloError
 from silo_node.serve import step_seconds
 from silo_node.turns import Turns
@@ -58,6 +58,8 @@ def test_a_wait_ends_and_leaves_nothing_behind() -> None:
 def test_no_silo_gives_a_contribution_up_before_its_aggregator_does(longest_s: int) -> None:
     """Hope: others keep a silo busy until it ends the step of a round that has been charged."""
     assert step_seconds("contribute", longest_s) > STEP_TIMEOUT_S + longest_s + MAX_BUSY_S
+    assert step_seconds("learn", longest_s) > STEP_TIMEOUT_S + MAX_SEND_S, "a sum that arrives at the slowest rate"
+    assert step_seconds("agree", longest_s) < step_seconds("learn", longest_s)
 
 
 def test_a_computing_that_fails_gives_its_turn_back() -> None:

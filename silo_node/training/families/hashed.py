@@ -85,7 +85,8 @@ def _gradient(task: Task, state: State, examples: Examples) -> list[Integers]:
     if bits is None:
         return [*counts, units]
     reach = state["reach"] if own_places is None else state["reach"][own_places]
-    return [*counts, few_bits.rounded(reals(units, UNIT_BITS), reach, levels(bits), few_bits.fresh_words(len(units)))]
+    few_bits.round_freshly(units, UNIT_BITS, reach, levels(bits))
+    return [*counts, units]
 
 
 def _places(task: Task) -> Integers | None:
