@@ -1,9 +1,12 @@
-"""How often intervals cover what they say, of 500 runs: of noised moments the fit of the pooled rows, of a descent the
-same program without noise. The noise is that of five silos of which one may collude, delta 1e-5.
+"""How often intervals cover what they say, of 500 runs or as many as are named.
 
-Run: python -m tests.bench.noised_coverage
+Those of noised moments the fit of the pooled rows, those of a descent the same program without noise. The noise is that
+of five silos of which one may collude, delta 1e-5.
+
+Run: python -m tests.bench.noised_coverage [RUNS]
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,29 +45,30 @@ def parts(of: Examples) -> list[Examples]:
     ]
 
 
-def moments(times: int, epsilon: float) -> float:
+def moments(times: int, epsilon: float, runs: int = RUNS) -> float:
     """Return the share of intervals that cover the coefficient of the pooled fit."""
     columns, own = diabetes(times)
     names = tuple(column.name for column in columns[:-1])
     of, table = noised.step("linear-regression", columns, "y", names, method="moments")
     design = np.stack([np.ones(own.rows), *(own.cells[name] / 2 + 500 for name in names)], 1)
     fit = np.linalg.lstsq(design, own.cells["y"] / 2 + 500, rcond=None)[0]
-    return share(of, table, parts(own), epsilon, fit)
+    return share(of, table, parts(own), epsilon, fit, runs)
 
 
-def descent(epsilon: float) -> float:
+def descent(epsilon: float, runs: int = RUNS) -> float:
     """Return the share of intervals that cover the coefficient of the same program without noise, on breast cancer."""
     data = sets.breast_cancer()
     of, table = noised.step("logistic-regression", data.columns, "label", data.features)
     own = parts(data.examples(np.arange(len(data.label))))
     task, state, _ = noised.run(of, table, own, epsilon, noised.nothing)
     fitted = NOISED_FAMILIES[of.family].finish(task, state)
-    return share(of, table, own, epsilon, [line.values[0] or 0.0 for line in fitted.listings[0].lines])
+    wanted = [line.values[0] or 0.0 for line in fitted.listings[0].lines]
+    return share(of, table, own, epsilon, wanted, runs)
 
 
-def share(of: Any, table: Any, own: Sequence[Examples], epsilon: float, wanted: Any) -> float:
+def share(of: Any, table: Any, own: Sequence[Examples], epsilon: float, wanted: Any, runs: int) -> float:
     covered = []
-    for seed in range(RUNS):
+    for seed in range(runs):
         _, _, fitted = noised.run(of, table, own, epsilon, noised.quickly(seed))
         if not fitted.listings:
             continue
@@ -74,10 +78,11 @@ def share(of: Any, table: Any, own: Sequence[Examples], epsilon: float, wanted: 
 
 
 def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     for times, epsilon in ((10, 2.0), (10, 8.0), (2, 8.0)):
-        publish(f"covered_by_moments_{442 * times}_persons_epsilon_{epsilon:g}", [moments(times, epsilon)], "")
+        publish(f"covered_by_moments_{442 * times}_persons_epsilon_{epsilon:g}", [moments(times, epsilon, runs)], "")
     for epsilon in (1.0, 8.0):
-        publish(f"covered_by_descent_epsilon_{epsilon:g}", [descent(epsilon)], "")
+        publish(f"covered_by_descent_epsilon_{epsilon:g}", [descent(epsilon, runs)], "")
 
 
 if __name__ == "__main__":
