@@ -52,10 +52,6 @@ age = {{ type = "int", class = "internal", roles = ["feature"], bounds = [0, 100
 [purposes.lending]
 legal_basis = "legitimate-interest"
 computations = ["logistic-regression"]
-[vectors]
-max_values = 1073741824
-bytes_per_second = 100000000
-max_state_mb = 16777216
 [disclosure]
 release = ["model"]
 [protection]
