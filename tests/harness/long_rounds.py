@@ -52,10 +52,6 @@ age = {{ type = "int", class = "internal", roles = ["feature"], bounds = [0, 100
 [purposes.lending]
 legal_basis = "legitimate-interest"
 computations = ["logistic-regression"]
-[vectors]
-max_values = 1073741824
-bytes_per_second = 100000000
-max_state_mb = 16777216
 [disclosure]
 release = ["model"]
 [protection]
@@ -73,7 +69,7 @@ key = "{key}"
 purposes = ["lending"]
 until = 2036-01-01T00:00:00Z
 """
-ROOM = "max_values = 1000000000\nbytes_per_second = 1000000000\nmax_state_mb = 16000000"  # of vectors as long as any
+ROOM = "max_values = 1000000000\nbytes_per_second = 1000000000\nmax_state_mb = 17000"  # of vectors as long as any
 JOB = """\
 schema = "consilo-job/1"
 model = "logistic-regression"
