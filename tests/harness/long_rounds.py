@@ -57,7 +57,7 @@ computations = ["logistic-regression"]
 [vectors]
 max_values = 1073741824
 bytes_per_second = 100000000
-max_state_mb = 16777216
+max_state_mb = 17179
 [disclosure]
 release = ["model"]
 [protection]
