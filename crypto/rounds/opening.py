@@ -13,6 +13,7 @@ from dataclasses import InitVar, dataclass, field
 from hashlib import sha256
 from itertools import combinations, islice
 from types import MappingProxyType
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -79,14 +80,36 @@ class OpenedSum:
         return [math.ldexp(math.sqrt(int(block.variance) * parts), -block.scale_bits) for block in blocks]
 
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
-        """Return the sum as whole numbers, exactly, by block of the manifest; raises ProtocolError on a scaled one."""
+        """Return the sum as whole numbers, exactly, by block of the manifest; raises ProtocolError on a scaled one.
+
+        They are views of `units`.
+        """
         found, start = list[npt.NDArray[np.int64]](), 0
         for block in self.manifest.terms.blocks:
             if block.scale_bits:
                 raise ProtocolError(f"the block {block.name} is scaled for noise, so it is no sum of whole numbers")
-            found.append(self.units[start : start + block.length].astype(np.int64))
+            found.append(self.units[start : start + block.length].astype(np.int64, copy=False))
             start += block.length
         return found
+
+
+class _Chunks(Sequence[bytes]):
+    """The chunks of a sum, each copied out of the report when it is read: a long sum is not held twice."""
+
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "_Chunks": ...
+
+    def __getitem__(self, index: int | slice) -> "bytes | _Chunks":
+        return _Chunks(self._pieces[index]) if isinstance(index, slice) else bytes(self._pieces[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +261,7 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
         added_seeds += [pair_seed(rebuilt[silo], manifest_hash, name) for name in later]
         seeds = _seeds_before(checked, index, mask_key)
         subtracted_seeds += [seed for name, seed in seeds.items() if name in survivors]
-    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, added_seeds, subtracted_seeds, secret)
+    opened = scheme.open({0: _Chunks(pieces)}, added_seeds, subtracted_seeds, secret)
     return OpenedSum(manifest, checked.survivor_set, opened.units, wrong)
 
 
