@@ -198,8 +198,8 @@ def test_a_long_vector_of_few_bits_goes_through_the_secure_sum(tmp_path: Path) -
     assert CHUNK_VALUES < 2**17
     assert vector(state, "reach").tobytes() == exact["reach"].tobytes()
     first, later = preview.sizes
-    # Four silos: 2 * 4 * (2^26 - 1) + 1 has 29 bits, 2 * 4 * 127 + 1 has 10.
-    assert 2**17 * 29 / 8 < first.up_bytes < 2**17 * 29 / 8 + 20_000
+    # Four silos: 2 * 4 * (2^26 - 1) + 1 has 29 bits, which travel as words of 32, and 2 * 4 * 127 + 1 has 10.
+    assert 2**17 * 32 / 8 < first.up_bytes < 2**17 * 32 / 8 + 20_000
     assert 2**17 * 10 / 8 < later.up_bytes < 2**17 * 10 / 8 + 20_000
     assert sent > preview.up_bytes / 2
     # Three steps from rounded gradients are near those from exact ones.

@@ -77,6 +77,7 @@ LIMITS = {
     "Share": 2 << 20,
     "Deliver": 1 << 20,
     "Go": 128 << 10,
+    "Contribution": 1 << 20,
     "Split": 256 << 10,
     "Open": 256 << 10,
     "Opening": 4 << 20,
@@ -885,8 +886,8 @@ def _too_much(name: str, fields: dict[str, Any]) -> Iterator[tuple[str, dict[str
     for field, value in fields.items():
         if isinstance(value, list) and value and name != "RunState":  # a silo's own file, bounded as a whole only
             at = good.index(encode({field: value})[1:-1]) + len(f'"{field}":[')
-            edit = {"head": at, "insert": encode({"": value[0]})[4:-1].decode() + ",", "times": 10_001}
-            yield f"{field} with 10001 elements too many", edit | {"tail": len(good) - at}
+            edit = {"head": at, "insert": encode({"": value[0]})[4:-1].decode() + ",", "times": 16_385}
+            yield f"{field} with 16385 elements too many", edit | {"tail": len(good) - at}
     at = good.index(b'"', good.index(b":")) + 1
     times = LIMITS.get(name, 64 << 10) + 1 - len(good)
     yield "a byte above the limit", {"head": at, "insert": "A", "times": times, "tail": len(good) - at}
