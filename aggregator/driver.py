@@ -312,7 +312,7 @@ class Server:
     async def _contributions(
         self, round_id: bytes, shared: core.KeysShared, go: bytes, outcomes: Outcomes
     ) -> dict[str, Signed[Contribution]]:
-        """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
+        """Collect and keep masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
         sizes, is_long = piece_sizes(shared.before.scheme), shared.before.manifest.terms.is_long
         cut = frames_of(sizes)
