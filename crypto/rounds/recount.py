@@ -41,9 +41,8 @@ def check_sum(checked: CheckedReport, evidence: Evidence) -> int:
 
 def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
     """Raise ProtocolError unless chunk `index` of the sum is the sum of the survivors' chunks in roster order."""
-    sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
-    start = sum(sizes[:index])
-    claimed = checked.stored.blinded_sum[start : start + sizes[index]]
+    start = index * checked.scheme.sum_bytes(0)  # all chunks but the last have as many values
+    claimed = checked.stored.blinded_sum[start : start + checked.scheme.sum_bytes(index)]
     total = checked.scheme.accumulator(0)
     for chunk in signed_chunks(checked, checked.survivors, index, chunks):
         total.add(index, chunk)
