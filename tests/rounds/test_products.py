@@ -279,14 +279,6 @@ def test_commitments_of_a_manifest_are_those_of_the_acceptances() -> None:
 # Challenges
 
 
-def test_no_challenge_is_answered_before_a_silo_has_opened() -> None:
-    """Hope: products before the quorum, so that a sum can be made for them."""
-    one = begun().part().agree()
-    assert proving.awaiting(one.state("silo-000", rounds_states.Agreed)) is not None
-    with pytest.raises(AssertionError):
-        one.state("silo-000", rounds_states.Opened)  # what `prove` takes, and only an opening leaves
-
-
 def challenges(one: Round) -> dict[str, Challenge]:
     """Return challenges that no silo of a round answers."""
     good, other = one.challenge(), opened(begun(TWO, b"another request!")).challenge()
