@@ -21,22 +21,21 @@ from crypto.wire import verify
 Evidence = Callable[[int], Sequence[bytes]]  # of the number of a chunk: that chunk of contributions, in roster order
 
 
-def check_sum(checked: CheckedReport, evidence: Evidence) -> int:
-    """Check the sum of a report; return of how many chunks. Raises CryptoError unless it is right.
+def check_sum(checked: CheckedReport, evidence: Evidence) -> None:
+    """Raise CryptoError unless the sum of a report is right.
 
     `evidence` returns a chunk of every survivor's masked input, in roster order; in a long round of those alone that
     are fetched whole (`products.fetched_whole`). There is nothing to add in the backend `shares`: the silos add, and
     each silo's sum is compared with the others.
     """
     if checked.scheme.columns > 1:
-        return 0
+        return
     scheme = long_scheme(checked.scheme)
     if scheme is not None and (proof := proof_of(checked)).whole != checked.survivors:
         check_products(checked, scheme, proof, evidence)
     else:
         for index in range(checked.scheme.shape.chunks):
             check_chunk(checked, index, evidence(index))
-    return checked.scheme.shape.chunks
 
 
 def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:

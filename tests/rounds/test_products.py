@@ -75,7 +75,8 @@ def test_honest_silos_prove_the_sum_without_a_masked_input_being_fetched() -> No
     one = opened().prove()
     checked = check(one)
     assert proof_of(checked).whole == ()
-    assert check_sum(checked, no_evidence) == checked.scheme.shape.chunks == 3
+    assert checked.scheme.shape.chunks == 3
+    check_sum(checked, no_evidence)
     assert open_report(checked, "ana", SEALING).units.tolist() == values(one)
 
 
