@@ -1,7 +1,7 @@
 """What an aggregator can take of one round of a long vector: the room on its disk, and how fast masked inputs arrive.
 
 Judged by the request alone, before any silo is asked: nothing is charged for a round that could not be kept. What is
-kept of a round is one masked input of every silo that is asked, their sum, and the report with it. docs/operations.md.
+kept of a round is one masked input of every silo that is asked, their sum, and the report with it. docs/federated.md.
 """
 
 from collections.abc import Awaitable, Callable

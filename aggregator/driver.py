@@ -222,9 +222,7 @@ class Server:
         frames = await self._silos[silo].call("stop", stopped)
         return (reports.read_model_updated(self._aggregator, silo, run, frames).envelope,)
 
-    async def _round(
-        self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
-    ) -> bytes:
+    async def _round(self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: _Bounds) -> bytes:
         """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
         round_id, in_round, ask = token(16), set(silos), self._calls.ask
         gathers_s = self._capacity.gathers_s(asked.request)
@@ -259,29 +257,15 @@ class Server:
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
             self._busy.end(round_id)  # what follows waits for the other rounds only
-            held = core.survivors_of(shared, contributions)
-            survivors = tuple(survivor.silo for survivor in held.survivors)
-            # Every shard holds every part of these, and that is on disk before anything is added.
-            await asyncio.to_thread(self._journal.note, round_id, held.encode())
-            chunks = await self._sums.close(round_id, survivors)
-            fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
-            await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
+            fixed = await self._closed(round_id, shared, contributions)
+            survivors = tuple(survivor.silo for survivor in fixed.survivor_set.survivors)
             replies = await ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
             signatures = core.collect_signatures(self._aggregator, fixed, replies)
             opens = core.open_message(fixed, signatures)
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
-
-            async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
-                messages = dict.fromkeys(silos, (challenge,))
-                found = await ask("products", round_id, messages, outcomes, composed.send_s)
-                in_round.difference_update(found)
-                return found
-
-            if not composed.manifest.terms.is_long:
-                in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
-            products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
+            products = await self._proven(round_id, fixed, replies, in_round, outcomes)
             report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
-            name = await _file(self._store, self._sums, asked, round_id, report, len(chunks), after)
+            name = await _file(self._store, self._sums, asked, round_id, report, len(fixed.chunks), after)
             outcomes.survivors = survivors
             return await asyncio.to_thread(self._store.get, name)
         finally:
@@ -295,6 +279,34 @@ class Server:
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
                 await self._calls.gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
+
+    async def _closed(
+        self, round_id: bytes, shared: core.KeysShared, contributions: Mapping[str, Signed[Contribution]]
+    ) -> core.SurvivorsFixed:
+        """Close the sum over the masked inputs that every shard holds whole, and name whose they are."""
+        held = core.survivors_of(shared, contributions)
+        # That is on disk before anything is added, and the survivor set before it is sent.
+        await asyncio.to_thread(self._journal.note, round_id, held.encode())
+        chunks = await self._sums.close(round_id, tuple(survivor.silo for survivor in held.survivors))
+        fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
+        await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
+        return fixed
+
+    async def _proven(
+        self, round_id: bytes, fixed: core.SurvivorsFixed, openings: Replies, in_round: set[str], outcomes: Outcomes
+    ) -> tuple[bytes, ...]:
+        """Return what silos prove of a long sum; who has erased the round leaves `in_round`."""
+        composed = fixed.before.before
+
+        async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
+            messages = dict.fromkeys(silos, (challenge,))
+            found = await self._calls.ask("products", round_id, messages, outcomes, composed.send_s)
+            in_round.difference_update(found)
+            return found
+
+        if not composed.manifest.terms.is_long:
+            in_round.difference_update(openings)  # a short round is erased when it is opened, a long one when proven
+        return await proven(self._aggregator, self._sums, fixed, openings, challenged, outcomes)
 
     async def _open(
         self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes, outcomes: Outcomes
@@ -312,7 +324,7 @@ class Server:
     async def _contributions(
         self, round_id: bytes, shared: core.KeysShared, go: bytes, outcomes: Outcomes
     ) -> dict[str, Signed[Contribution]]:
-        """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
+        """Collect and keep masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
         sizes, is_long = piece_sizes(shared.before.scheme), shared.before.manifest.terms.is_long
         cut = frames_of(sizes)
@@ -320,7 +332,7 @@ class Server:
 
         async def one(silo: str) -> tuple[bytes, ...]:
             reply = await self._silos[silo].call("contribute", round_id, go)
-            if not is_long or [len(one) for one in reply] != [first_bytes]:  # nobody signs a frame
+            if not is_long or [len(part) for part in reply] != [first_bytes]:  # nobody signs a frame
                 outcomes.hear(round_id, {silo: reply})
             if len(reply) != (1 if is_long else 2):
                 raise ProtocolError(

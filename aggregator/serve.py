@@ -1,7 +1,8 @@
 """Run the aggregator of a federation between organisations: `python -m aggregator serve HOME --listen HOST:PORT`.
 
-It listens for silos and analysts on one port, adds in its own Ray cluster, which listens on loopback only, and applies
-a newer membership from its directory while it runs. On SIGTERM it ends after the running rounds.
+It listens for silos and analysts on one port, adds in its own Ray cluster, which listens on loopback only unless
+`--ray` names one over several machines, and applies a newer membership from its directory while it runs. On SIGTERM it
+ends after the running rounds.
 """
 
 import argparse

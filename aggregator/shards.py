@@ -197,9 +197,7 @@ class ShardedSums:
         opened = self._rounds.pop(round_id, None)
         for number in range(len(opened.ranges) if opened is not None else 0):
             if (shard := self._shards.get(number)) is not None:
-                with suppress(
-                    ShardLostError
-                ):  # a process that ended has kept nothing that one made anew would not delete
+                with suppress(ShardLostError):  # a process that ended kept nothing that one made anew does not delete
                     await shard.discard(round_id)
 
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:

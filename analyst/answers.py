@@ -50,12 +50,9 @@ def check(stored: StoredReport, request: Request, roster: Roster) -> CheckedRepo
     return check_report(stored, terms, roster.silo_keys, roster.aggregator_keys, request.round_key)
 
 
-def recount(checked: CheckedReport, link: "Link") -> int:
-    """Check the sum once more, by the masked inputs or what the silos signed of them; return the number of its chunks.
-
-    Raises ProtocolError on a wrong sum.
-    """
-    return check_sum(checked, lambda index: link.evidence(checked.name, index))
+def recount(checked: CheckedReport, link: "Link") -> None:
+    """Check the sum, by the masked inputs or by what the silos signed of them; raises ProtocolError on a wrong one."""
+    check_sum(checked, lambda index: link.evidence(checked.name, index))
 
 
 def learned_by(frames: Sequence[bytes], name: bytes, roster: Roster, federation: str) -> dict[str, RunEnd | None]:

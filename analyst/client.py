@@ -330,9 +330,9 @@ class Federation:
         """Make every check of a report that needs no key; raises CryptoError."""
         return answers.check(stored, request, self.config.roster)
 
-    def recount(self, checked: CheckedReport) -> int:
-        """Add the masked inputs once more; return the number of added chunks. Raises ProtocolError on a wrong sum."""
-        return answers.recount(checked, self.aggregators.holder(checked.name))
+    def recount(self, checked: CheckedReport) -> None:
+        """Check the sum of a report, see `answers.recount`; raises ProtocolError on a wrong one."""
+        answers.recount(checked, self.aggregators.holder(checked.name))
 
     def stored_report(self, name: bytes) -> tuple[StoredReport, Request]:
         """Return a report that the aggregator keeps, and this analyst's request that it answers.

@@ -42,7 +42,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import delta_for
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
-from policies.units import when
+from policies.units import counted, when
 
 _MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
@@ -106,8 +106,8 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
         yield f"the silos added, each its column; {spare} more of them opened than are needed, to check each other"
     elif (proof := proof_of(checked) if manifest.terms.is_long else None) and proof.whole != survivors:
         rest = f"; those of {', '.join(proof.whole)} were fetched whole" if proof.whole else ""
-        proven = len(survivors) - len(proof.whole)
-        yield f"the sum fits the inner products that {proven} silos signed of their contributions{rest}"
+        proven = counted(len(survivors) - len(proof.whole), "silo")
+        yield f"the sum fits the inner products that {proven} signed of their contributions{rest}"
     else:
         yield f"the sum was added once more, completely: it is that of the {len(survivors)} signed contributions"
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):

@@ -14,7 +14,6 @@ from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
 FRAME_BYTES = (4 << 20) - OVERHEAD_BYTES  # of a state in one frame: sealed it is as long as one of a masked input
 MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES  # what a silo says of its state, sealed
 MAX_HANDED_BYTES = 2**34 + 2**25  # the numbers of a state, and its header
-MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES  # a sealed HeldState
 _NUMBER_BYTES = 8
 
 

@@ -21,29 +21,27 @@ from crypto.wire import verify
 Evidence = Callable[[int], Sequence[bytes]]  # of the number of a chunk: that chunk of contributions, in roster order
 
 
-def check_sum(checked: CheckedReport, evidence: Evidence) -> int:
-    """Check the sum of a report; return of how many chunks. Raises CryptoError unless it is right.
+def check_sum(checked: CheckedReport, evidence: Evidence) -> None:
+    """Raise CryptoError unless the sum of a report is right.
 
     `evidence` returns a chunk of every survivor's masked input, in roster order; in a long round of those alone that
     are fetched whole (`products.fetched_whole`). There is nothing to add in the backend `shares`: the silos add, and
     each silo's sum is compared with the others.
     """
     if checked.scheme.columns > 1:
-        return 0
+        return
     scheme = long_scheme(checked.scheme)
     if scheme is not None and (proof := proof_of(checked)).whole != checked.survivors:
         check_products(checked, scheme, proof, evidence)
     else:
         for index in range(checked.scheme.shape.chunks):
             check_chunk(checked, index, evidence(index))
-    return checked.scheme.shape.chunks
 
 
 def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
     """Raise ProtocolError unless chunk `index` of the sum is the sum of the survivors' chunks in roster order."""
-    sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
-    start = sum(sizes[:index])
-    claimed = checked.stored.blinded_sum[start : start + sizes[index]]
+    start = index * checked.scheme.sum_bytes(0)  # all chunks but the last have as many values
+    claimed = checked.stored.blinded_sum[start : start + checked.scheme.sum_bytes(index)]
     total = checked.scheme.accumulator(0)
     for chunk in signed_chunks(checked, checked.survivors, index, chunks):
         total.add(index, chunk)

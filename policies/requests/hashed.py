@@ -24,8 +24,7 @@ from policies.requests.shapes import (
     whole_option,
 )
 
-LEAST_BITS, MOST_BITS = 10, 24  # of the table of weights: a silo's state has at most 2^24 numbers in a vector
-HELD = 3  # numbers of 8 bytes of a silo's state for each weight
+LEAST_BITS, MOST_BITS = 10, 24  # of the table of weights
 VALUE_BITS = ("8", "12", "16", "24")  # of a number of a gradient, where the job names them
 ALL_PAIRS = "all"
 REACH_UNITS = 4  # in 1: what a row's value adds to the reach of its weight is rounded up to so many
@@ -133,6 +132,6 @@ SHAPE = Shape(
     check=check,
     predicts="class",
     most_weights=1 << MOST_BITS,
-    held=lambda options, slots: HELD << int(options["bits"]) - 1,
+    held=lambda options, slots: 1 << int(options["bits"]),
     most=most,
 )

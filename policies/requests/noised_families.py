@@ -185,8 +185,7 @@ def _hashed_shape() -> NoisedShape:
     exact = hashed.SHAPE
     shape = Shape(
         _lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
-        predicts=exact.predicts, most_weights=exact.most_weights,
-        held=lambda options, slots: 2 << int(options["bits"]),
+        predicts=exact.predicts, most_weights=exact.most_weights, held=exact.held,
     )  # fmt: skip
     return NoisedShape(shape, _hashed)
 

@@ -110,7 +110,7 @@ class Shape:
     most_weights: int = MAX_WIDTH
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
-    # Of how many values of 16 bytes a run's state is, by the options and the slots of a round.
+    # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.
     held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
 
     def extents(self, task: Task) -> Mapping[str, Extent]:

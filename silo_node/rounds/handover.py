@@ -149,10 +149,6 @@ def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes])
     return Taking(sha256(data).digest(), request, most)
 
 
-def _what(said: HeldState) -> tuple[str, bytes, bytes, bytes, int]:
-    return said.federation, said.run, said.job, said.position, said.done
-
-
 def with_frame(silo: Silo, taking: Taking, data: bytes, index: int, sealed: bytes) -> Taking:
     """Return what has arrived with one more frame, the next one; raises CryptoError on any other."""
     asked, _, _ = read_asked(silo, data)

@@ -96,6 +96,6 @@ def coordinates(run: bytes, number: int, length: int, count: int) -> Integers:
     while gcd(step, others) != 1:
         step = (step + 1) % others
     begin = min(number % rounds * own, others - own)
-    # Products stay below 2^52, as a table has at most 2^26 weights.
+    # Products stay below 2^48, as a table has at most 2^24 weights (`policies.requests.hashed.MOST_BITS`).
     taken = (first + np.arange(begin, begin + own, dtype=np.int64) * step) % others
     return np.concatenate([[0], np.sort(taken) + 1])

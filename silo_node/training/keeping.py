@@ -1,4 +1,4 @@
-"""A silo's state of a run as its ledger keeps it: a signed header, and raw numbers; and as a worker of the silo has it.
+"""A silo's state of a run as its ledger keeps it: a signed header, and raw numbers; and as others get it.
 
 Promise: a state that was altered, cut off, or is another silo's or another run's is refused, and the error says of
 which run it is and what to do. docs/training.md, "What a silo keeps".
@@ -45,9 +45,9 @@ def read_state(run: bytes, found: KeptState, silo: str, key: VerifyKey) -> RunSt
 
 
 def packed(state: RunState) -> bytes:
-    """Return a state as a worker of this silo gets it over its pipe: the length of the header, the header, the numbers.
+    """Return a state as bytes without a signature: the length of the header, the header, the numbers.
 
-    Nobody signs it, as it goes through no other hands.
+    So a worker of this silo gets it over its pipe, and another silo by a handover, which has a signed digest of it.
     """
     header = state.encode()
     return b"".join((len(header).to_bytes(_LENGTH_BYTES, "big"), header, state.raw))

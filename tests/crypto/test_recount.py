@@ -123,7 +123,7 @@ def test_right_sum_passes(bits: int, index: int) -> None:
 @pytest.mark.parametrize("length", [1, 70, CHUNK_VALUES])
 def test_sum_of_a_short_vector_is_added_once_more(bits: int, length: int) -> None:
     ring, vectors, checked = _round(bits, length)
-    assert check_sum(checked, lambda index: _chunks(ring, vectors, index)) == 1
+    check_sum(checked, lambda index: _chunks(ring, vectors, index))
     words = ring.from_bytes(checked.stored.blinded_sum)
     words[length // 2] ^= ring.dtype.type(2 ** (bits - 1))
     wrong = checked_with(checked, stored=_stored(ring.to_bytes(words)))

@@ -265,8 +265,8 @@ def test_the_figures_are_few_however_many_weights_there_are() -> None:
 def test_a_state_takes_no_more_room_than_policies_count_with(options: dict[str, str]) -> None:
     own = of("all", rounds=5, **options)
     state, _, _ = families.run(own, [examples(own, TRAIN)])
-    slots = sum(SHAPES[own.family].blocks(replace(own, number=0)).values())
-    assert 8 * sum(map(len, state.numbers.values())) <= STATE_BYTES * slots
+    held = SHAPES[own.family].held(own.options, sum(SHAPES[own.family].blocks(own).values()))
+    assert 8 * sum(map(len, state.numbers.values())) <= STATE_BYTES * held
 
 
 def test_a_sum_is_the_same_in_every_order() -> None:
