@@ -9,21 +9,23 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.capacity import Capacity
+from aggregator.sums import Sums
 from analyst.training.job import first_request, read_job
 from crypto.rounds.messages import Failure
 from crypto.rounds.report import StoredReport
 from crypto.wire import Signed
+from federation.config import read_config
 from federation.founding import found
 from policies.requests.exact import ExactStep
 from policies.requests.request import Request
@@ -31,7 +33,7 @@ from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from silo_node.training.run import Opened, RunState, state_after
 from tests.harness.inside import computing_of
-from tests.harness.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import LocalCheckpoints, SimulatedSilo, Simulation, no_noise, simulate
 
 POLICY = """\
 schema = "silo-policy/1"
@@ -55,14 +57,12 @@ computations = ["logistic-regression"]
 [vectors]
 max_values = 1073741824
 bytes_per_second = 100000000
-max_state_mb = 16777216
+max_state_mb = 17179
 [disclosure]
 release = ["model"]
 [protection]
 accept = ["masking"]
 max_missing = 1
-[vectors]
-{vectors}
 [training]
 max_rounds = 100
 dp = "optional"
@@ -73,7 +73,6 @@ key = "{key}"
 purposes = ["lending"]
 until = 2036-01-01T00:00:00Z
 """
-ROOM = "max_values = 1000000000\nbytes_per_second = 1000000000\nmax_state_mb = 16000000"  # of vectors as long as any
 JOB = """\
 schema = "consilo-job/1"
 model = "logistic-regression"
@@ -145,7 +144,7 @@ class LongFederation:
     def ask(self, vectors: Vectors, request: Request | None = None) -> bytes | Signed[Failure]:
         """Run a round of these vectors, by silo; return the encrypted report, or why there is none."""
         for name, silo in self.simulation.silos.items():
-            if silo.is_started and not silo.is_dead:
+            if silo.is_started and silo.workers is None and not silo.is_dead:
                 computing_of(silo).contribution = lambda *_, name=name: [vectors(name)]
         return self.simulation.federation.exchange(self.request() if request is None else request)
 
@@ -191,25 +190,81 @@ def long_federation(
     length: int,
     most: int,
     step_timeout_s: float = 300.0,
-    room: Mapping[str, str] = MappingProxyType({}),
-    capacity: Capacity = Capacity(),  # noqa: B008 (it is frozen)
+    apart: Sums | None = None,
 ) -> Iterator[LongFederation]:
     """Found a federation in `path` whose rounds are of vectors of this length, each value within ± `most`.
 
-    `room` is what the policies of some silos say in [vectors], `capacity` what the aggregator can take.
+    With `apart` every silo is a process of its own, which contributes `drawn`, and that is what adds.
     """
     names = [f"silo-{number:02}" for number in range(silos)] if isinstance(silos, int) else list(silos)
     key = found(path, "banks", dict.fromkeys(names), ("ana",))["ana"]
     for name in names:
         home = path / "silos" / name
-        (home / "policy.toml").write_text(POLICY.format(silo=name, key=key, vectors=room.get(name, ROOM)))
+        (home / "policy.toml").write_text(POLICY.format(silo=name, key=key))
         rows = "".join(f"{name}-{row},{'true' if row % 2 else 'false'},{row % 90}\n" for row in range(50))
         (home / "rows.csv").write_text("id,ok,age\n" + rows)
     (path / "job.toml").write_text(JOB + f"silos = {json.dumps(names)}\n")
+    with ExitStack() as stack:
+        opened = stack.enter_context(standing_in(length, most))
+        simulation = stack.enter_context(
+            simulate(path, no_noise, None, step_timeout_s, is_lazy=apart is not None, elsewhere=apart)
+        )
+        if apart is not None:
+            for name, silo in simulation.silos.items():
+                silo.workers, vars(silo)["actor"] = len(names), Apart(path, name, length, most)
+        yield LongFederation(simulation, path, opened)
+
+
+@contextmanager
+def standing_in(length: int, most: int) -> Iterator[list[npt.NDArray[np.int64]]]:
+    """Let all requests of an exact step be for such a vector in this process; yield where opened sums are appended."""
     opened = list[npt.NDArray[np.int64]]()
     with ExitStack() as stack:
         stack.enter_context(patch.object(ExactStep, "statistics", given(length, most)))
         stack.enter_context(patch("policies.requests.request.MAX_SLOTS", max(length, 1_000_000)))
         stack.enter_context(patch("silo_node.rounds.learning.MODELS", moved(opened)))
-        simulation = stack.enter_context(simulate(path, no_noise, step_timeout_s=step_timeout_s, capacity=capacity))
-        yield LongFederation(simulation, path, opened)
+        yield opened
+
+
+class Apart:
+    """A silo's actor in a process of its own; whatever is called of it is called there."""
+
+    def __init__(self, path: Path, name: str, length: int, most: int) -> None:
+        there = path, name, length, most
+        self._there = ProcessPoolExecutor(1, get_context("spawn"), _begin, there)
+
+    def __getattr__(self, step: str) -> Callable[..., Any]:
+        return lambda *arguments: self._there.submit(_called, step, *arguments).result()
+
+    def close(self) -> None:
+        self._there.submit(_called, "close").result()
+        self._there.shutdown()
+
+
+def drawn(name: str, length: int, most: int) -> Vector:
+    """Return what a silo of its own process contributes."""
+    return np.random.default_rng(int(name[-2:])).integers(-most, most, length, np.int32)
+
+
+_here: dict[str, Any] = {}
+
+
+def _begin(path: Path, name: str, length: int, most: int) -> None:
+    """Start the actor of a silo in this process, which stays for it alone."""
+    config = read_config(path / "consilo.toml")
+    _here["stand-ins"] = stack = ExitStack()
+    stack.enter_context(standing_in(length, most))
+    silo = SimulatedSilo(config.policies[name], no_noise, time.time, LocalCheckpoints(config.aggregator))
+    computing_of(silo).contribution = lambda *_: [drawn(name, length, most)]
+    _here["actor"] = silo.actor
+
+
+def _called(step: str, *arguments: bytes) -> Any:
+    if step == "peak":
+        return peak()
+    return getattr(_here["actor"], step)(*arguments)
+
+
+def peak() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
