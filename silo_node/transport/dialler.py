@@ -61,7 +61,8 @@ STEPS = frozenset(
 ROUND_S = 120.0  # the lifetime of a round, without the computing
 STEADY_S = 1.0  # after a stream of this length, the next wait is short again
 RETRY_S = 0.1
-LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are checkpoints of its own ledger
+# The calls are of all analysts' rounds, the replies checkpoints of its own ledger.
+LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10, is_shared=True)
 MAX_ROUNDS = 1024  # open rounds for which stopping waits
 _log = structlog.get_logger("consilo.silo")
 
