@@ -2,18 +2,20 @@
 
 Promise: products that a silo signs falsely do not spoil an answer. Those of the sum are compared with the sum of all;
 only if they differ are those of each masked input computed, and the false ones left out. Recipients then fetch those
-masked inputs whole.
+masked inputs whole. A masked input that is not as it was signed any more is the fault of a disk here, and no silo's.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+
+from blake3 import blake3
 
 from aggregator.errors import StoreError
 from aggregator.outcomes import Outcomes, passing_over
 from aggregator.rounds import Aggregator, Replies, SurvivorsFixed, only_frame, read_openings
 from aggregator.sums import Sums
 from crypto.backends.masking import MaskingScheme
-from crypto.rounds.messages import Challenge, Opening, Products
+from crypto.rounds.messages import Challenge, Contribution, Opening, Products
 from crypto.rounds.payload import piece_sizes
 from crypto.rounds.products import (
     InnerProducts,
@@ -43,20 +45,21 @@ async def proven(
     challenge, opened = challenge_from(aggregator, fixed, openings, outcomes)
     replies = await ask(opened, challenge.encode())
     signed = read_products(aggregator, challenge, replies, outcomes)
+    headers = dict(zip((one.silo for one in fixed.survivor_set.survivors), fixed.contributions, strict=True))
     inputs = {
-        survivor.silo: await _of_input(sums, scheme, challenge, survivor.contribution)
-        for survivor in fixed.survivor_set.survivors
-        if survivor.silo not in signed
+        silo: await _of_input(sums, scheme, challenge, silo, header)
+        for silo, header in headers.items()
+        if silo not in signed
     }
     whole = await _of_sum(sums, scheme, challenge, fixed.before.before.manifest.round_id)
     if whole != added([*inputs.values(), *(decode(one.message.values) for one in signed.values())]):
-        for survivor in fixed.survivor_set.survivors:
-            if (one := signed.get(survivor.silo)) is None:
+        for silo, header in headers.items():
+            if (one := signed.get(silo)) is None:
                 continue
-            inputs[survivor.silo] = await _of_input(sums, scheme, challenge, survivor.contribution)
-            if inputs[survivor.silo] != decode(one.message.values):
-                outcomes.wrong[survivor.silo] = "the inner products that it signed are not those of its masked input"
-                del signed[survivor.silo]
+            inputs[silo] = await _of_input(sums, scheme, challenge, silo, header)
+            if inputs[silo] != decode(one.message.values):
+                outcomes.wrong[silo] = "the inner products that it signed are not those of its masked input"
+                del signed[silo]
         if whole != added(list(inputs.values())):
             raise StoreError("the sum here is not that of its masked inputs", "look for a failing disk or memory here")
     return tuple(signed[silo].envelope for silo in sorted(signed))
@@ -94,14 +97,23 @@ async def _of_sum(sums: Sums, scheme: MaskingScheme, challenge: Challenge, round
     return found.values
 
 
-async def _of_input(sums: Sums, scheme: MaskingScheme, challenge: Challenge, name: bytes) -> tuple[int, int]:
-    """Return the products of a masked input, as it is kept under its name."""
-    found, start = coefficients_of(challenge), 0
-    for index, size in enumerate(piece_sizes(scheme)):
-        words = scheme.words(index, await sums.chunk(name, start, size))
-        await asyncio.to_thread(found.add, scheme.unreduced.of_words(words))
+async def _of_input(
+    sums: Sums, scheme: MaskingScheme, challenge: Challenge, silo: str, header: bytes
+) -> tuple[int, int]:
+    """Return the products of a masked input as it is kept; raises StoreError if it is not what its silo signed."""
+    found, start, signed = coefficients_of(challenge), 0, unverified(header, Contribution)
+    for index, (size, digest) in enumerate(zip(piece_sizes(scheme), signed.chunks, strict=True)):
+        piece = await sums.chunk(digest_of(signed), start, size)
+        if (await asyncio.to_thread(blake3, piece)).digest() != digest:
+            what = f"piece {index} of the contribution of {silo!r} is not as it signed it any more"
+            raise StoreError(what, "look for a failing disk or memory here")
+        await asyncio.to_thread(_add_input, scheme, found, index, piece)
         start += size
     return found.values
+
+
+def _add_input(scheme: MaskingScheme, found: InnerProducts, index: int, piece: bytes) -> None:
+    found.add(scheme.unreduced.of_words(scheme.words(index, piece)))
 
 
 def _add_sum(scheme: MaskingScheme, found: InnerProducts, index: int, chunk: bytes) -> None:

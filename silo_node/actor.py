@@ -114,7 +114,7 @@ class SiloActor(Handing, Stepping):
         self._rounds = OpenRounds(self._ledger)
         self._judging = threading.Lock()  # for the last judgement of a request, and its reservation
         self._turn = threading.Lock()  # for a look at the rounds, or a change of them: nothing is computed under it
-        self._learning = threading.Lock()
+        self._learning, self._handing = threading.Lock(), threading.Lock()
         self._eraser = Alarm(self._erase)
         self._is_closed = False
         self._eraser.ring_in(stepping.LOOK_S)

@@ -1,12 +1,11 @@
 """The steps by which states of runs pass from silo to silo: `silo_node.rounds.handover` as the actor takes them.
 
-One state that is handed over, and one that arrives, is held in memory at a time; a step that does not go on with it
-lets it go.
+One state that is handed over, and one that arrives, is held in memory at a time, however many silos take it over and
+however many steps come at once; a step that does not go on with it lets it go.
 """
 
 import threading
 from collections.abc import Callable
-from hashlib import sha256
 
 from crypto.errors import ProtocolError
 from crypto.rounds.handover import frames_of
@@ -27,10 +26,11 @@ class Handing:
 
     _silo: Silo
     _ledger: LedgerStore
+    _handing: threading.Lock  # one state is read, to be handed over, at a time
     _learning: threading.Lock  # one report is learned, or one state taken over, at a time
     _guard: Callable[[bytes, Callable[[], Frames]], Frames]
     _now: Callable[[], int]
-    _held: tuple[bytes, Held] | None = None  # with the SHA-256 of what asks for it
+    _held: tuple[bytes, Held] | None = None  # with what names it
     _taking: Taking | None = None
 
     def hand_over(self, data: bytes, index: bytes = b"") -> Frames:
@@ -49,17 +49,24 @@ class Handing:
         return self._guard(bytes(ROUND_ID_BYTES), lambda: self._take_over(data, index, frame, statements))
 
     def _hand_over(self, data: bytes, index: bytes) -> Frames:
-        asked, place = sha256(data).digest(), int.from_bytes(index[:8], "big")
-        kept, self._held = self._held, None
-        found = kept[1] if index and kept is not None and kept[0] == asked else None
-        if found is None:
-            found = handover.held(self._silo, self._ledger, data)
-        if not index:
-            return handover.statement(self._silo, data, found)
-        frame = handover.handed(self._silo, data, found, place)
-        if place + 1 < frames_of(found.state.size):
-            self._held = asked, found
-        return (frame,)
+        of, place = handover.state_asked(self._silo, data), int.from_bytes(index[:8], "big")
+        if not self._handing.acquire(timeout=LEARN_S):
+            raise ProtocolError(f"this silo hands other states over, for {LEARN_S:g} s already")
+        try:
+            kept, self._held = self._held, None
+            if kept is None or kept[0] != of:
+                kept = None  # before another one is read
+                kept = of, handover.held(self._silo, self._ledger, data)
+            elif not index:
+                self._held = kept  # for whoever has begun to take it over
+            if not index:
+                return handover.statement(self._silo, data, kept[1])
+            frame = handover.handed(self._silo, data, kept[1], place)
+            if place + 1 < frames_of(kept[1].state.size):
+                self._held = kept
+            return (frame,)
+        finally:
+            self._handing.release()
 
     def _take_over(self, data: bytes, index: bytes, frame: bytes, statements: Frames) -> Frames:
         if not self._learning.acquire(timeout=LEARN_S):

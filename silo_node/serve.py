@@ -38,6 +38,7 @@ from federation.operations.ray_cluster import (
 from federation.operations.running import forget_running, full_disks, note_running
 from federation.transport.calls import CallFailedError
 from policies.decision.computing import longest_seconds
+from policies.decision.sending import learned_bytes
 from policies.document.load import load
 from policies.errors import LedgerError, LedgerFullError, PolicyError
 from policies.units import MAX_BUSY_S, MAX_SEND_S, MAX_WAIT_S, when
@@ -247,7 +248,8 @@ async def _attend(
     """Keep the streams of an actor until a signal; raises SiloError if its ledger must not be used."""
     import ray
 
-    counts, longest_s = SiloCounts(), longest_seconds(load(options.policy).policy)
+    policy = load(options.policy).policy
+    counts, longest_s = SiloCounts(), longest_seconds(policy)
     home = options.policy.resolve().parent
 
     async def at_the_actor(step: str, *arguments: object) -> Any:
@@ -283,7 +285,8 @@ async def _attend(
         ending.push_async_callback(monitor.stop)
         if options.probes is not None:
             ending.push_async_callback((await serve_probes(options.probes, counts.registry, health)).stop)
-        streams = Streams(credentials, at_the_actor, restart, counts, computing_s=longest_s)
+        learned = learned_bytes(policy)
+        streams = Streams(credentials, at_the_actor, restart, counts, computing_s=longest_s, learned_bytes=learned)
         counts.ready.set_function(lambda: health()[0])
         ending.push_async_callback(streams.close)
         refused = streams.relay.refused

@@ -54,6 +54,7 @@ class Limits:
     reply_bytes: int = 192 << 20  # the largest reply to a call from here
     buffered_bytes: int = 256 << 20  # of all incomplete messages
     calls: int = 64  # at a time
+    is_shared: bool = False  # calls of many travel on it, so one that is too long fails alone and does not end it
 
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
@@ -153,6 +154,7 @@ class _Credit:
 
     bytes_left: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_refused: bool = False  # the other end takes no more of it
 
 
 class Session:
@@ -191,7 +193,8 @@ class Session:
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
-            await self._message(Kind.CALL, number, write_call(step, REPLY_CREDIT_BYTES), arguments)
+            with suppress(CallFailedError):  # then its reason is in the future
+                await self._message(Kind.CALL, number, write_call(step, REPLY_CREDIT_BYTES), arguments)
             return await future
         except asyncio.CancelledError:
             self._later(frame(Kind.CANCEL, number))
@@ -276,6 +279,8 @@ class Session:
         while credit.bytes_left < length:
             if self.error is not None:
                 raise LinkError(self.error.message)
+            if credit.is_refused:
+                raise CallFailedError("the other end has refused the call")
             credit.changed.clear()
             await credit.changed.wait()
 
@@ -344,8 +349,12 @@ class Session:
 
     def _receive_failure(self, number: int, body: memoryview) -> None:
         future = self._calls.get(number)
-        if future is not None and not future.done():
-            future.set_exception(CallFailedError(_printable(body)))
+        if future is None or future.done():
+            return
+        future.set_exception(CallFailedError(_printable(body)))
+        if (credit := self._credit.get(number)) is not None:  # no more is granted for what was refused
+            credit.is_refused = True
+            credit.changed.set()
 
     def _receive_data(self, number: int, body: memoryview) -> None:
         message = self._incoming.get(number)
@@ -379,11 +388,12 @@ class Session:
         lengths, inline = read_lengths(message)
         found = _Incoming(step, lengths)
         what, most = ("reply", self._limits.reply_bytes) if step is None else ("call", self._limits.call_bytes)
-        if found.total > most:
+        if found.total > most and (step is None or not self._limits.is_shared):
             raise WireError(f"a {what} of {found.total} bytes, at most {most} are taken")
-        if step is not None and len(self._served) + self._calls_incoming >= self._limits.calls:
+        refused = self._why_not(found) if step is not None else ""
+        if refused:  # the call alone fails: its sender has no credit for the rest, and others' calls go on
             self._reply_credit.pop(number, None)
-            self._later(frame(Kind.FAILED, number, b"too many calls at a time"))
+            self._later(frame(Kind.FAILED, number, refused.encode()))
             return
         self._incoming[number] = found
         found.take(inline)
@@ -394,6 +404,13 @@ class Session:
         else:
             self._waiting.append(number)
             self._reserve()
+
+    def _why_not(self, call: _Incoming) -> str:
+        """Return why a call is not taken; empty if it is."""
+        if call.total > self._limits.call_bytes:
+            return f"a call of {call.total} bytes, at most {self._limits.call_bytes} are taken"
+        is_full = len(self._served) + self._calls_incoming >= self._limits.calls
+        return "too many calls at a time" if is_full else ""
 
     def _reserve(self) -> None:
         """Grant credit to messages in order of arrival, as long as there is memory for the whole message."""

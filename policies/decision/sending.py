@@ -20,12 +20,22 @@ from policies.requests.sending import STATE_BYTES, Sent
 from policies.units import MAX_SEND_S
 
 _MB = 1_000_000
+_SUM_BYTES, _INPUT_BYTES = 12, 8  # of a value in words of 64 bits, at most
 
 
 def sending_ms(policy: Policy, request: Request) -> int | None:
     """Return how many milliseconds sending the masked input may take, as an acceptance states; None if it is short."""
     seconds = _seconds(policy, facts_of(request, policy.privacy_unit.max_silos).sent)
     return 1000 * seconds if seconds else None
+
+
+def learned_bytes(policy: Policy) -> int:
+    """Return how many bytes a silo may be sent to learn a long sum: the sum, and what is fetched whole beside it.
+
+    A value of a sum has at most twelve bytes, and one of a masked input eight. As many masked inputs as silos may be
+    missing come whole, and one at least.
+    """
+    return (_SUM_BYTES + _INPUT_BYTES * max(1, policy.protection.max_missing)) * policy.vectors.max_values
 
 
 def length(case: Case) -> Sequence[Denial]:

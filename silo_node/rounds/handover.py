@@ -70,6 +70,14 @@ def read_asked(silo: Silo, data: bytes) -> tuple[HandoverAsked, Request, Trainin
     return asked, request, step
 
 
+def state_asked(silo: Silo, data: bytes) -> bytes:
+    """Return what requests have in common that ask for one state, whoever is to have it; raises as `read_asked`."""
+    asked, _, _ = read_asked(silo, data)
+    if asked.receiver == silo.name:
+        raise ProtocolError("a silo hands its state over to others alone")
+    return sha256(asked.position + asked.request).digest()
+
+
 def held(silo: Silo, ledger: Ledger, data: bytes) -> Held:
     """Return what this silo holds at the report that is asked for; raises CryptoError if it holds nothing there."""
     asked, request, step = read_asked(silo, data)

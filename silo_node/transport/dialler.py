@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -61,7 +62,8 @@ STEPS = frozenset(
 ROUND_S = 120.0  # the lifetime of a round, without the computing
 STEADY_S = 1.0  # after a stream of this length, the next wait is short again
 RETRY_S = 0.1
-LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are checkpoints of its own ledger
+# The calls are of all analysts' rounds, the replies checkpoints of its own ledger.
+LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10, is_shared=True)
 MAX_ROUNDS = 1024  # open rounds for which stopping waits
 _log = structlog.get_logger("consilo.silo")
 
@@ -91,11 +93,14 @@ class Dialler:
         wire: tuple[int, ...] = WIRE,
         first_wait_s: float = 0.5,
         computing_s: float = 0.0,
+        learned_bytes: int = 0,
     ) -> None:
         """`call` executes a step at the silo's actor; `renewed` updates the actor's membership, or returns False.
 
-        `computing_s` is how long the computing of a round may take at this silo.
+        `computing_s` is how long the computing of a round may take at this silo, `learned_bytes` how long a sum that it
+        learns may be, with what is fetched whole beside it.
         """
+        self.limits = replace(LIMITS, call_bytes=LIMITS.call_bytes + learned_bytes)
         self._lifetime_s = ROUND_S + computing_s
         self._credentials, self._aggregator, self._call, self._counts = credentials, aggregator, call, counts
         self._watch = RoundWatch(counts.ended)
@@ -232,7 +237,7 @@ class Dialler:
                 return True
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)
-            session = Session(stream.write, self._once, welcome.wire, LIMITS)
+            session = Session(stream.write, self._once, welcome.wire, self.limits)
             self._session, self._stream, self._pin = session, stream, pin
             self._since = when(int(time.time()))
             self.problem, self._is_met = "", True

@@ -26,13 +26,16 @@ class Streams:
         wire: tuple[int, ...] = WIRE,
         first_wait_s: float = 0.5,
         computing_s: float = 0.0,
+        learned_bytes: int = 0,
     ) -> None:
         """`actor` calls a method of the actor; `restart` restarts it, so that it reads its directory again.
 
-        `computing_s` is how long the computing of a round may take.
+        `computing_s` is how long the computing of a round may take, `learned_bytes` how long a sum that it learns may
+        be.
         """
         self._credentials, self._actor, self._restart, self._counts = credentials, actor, restart, counts
-        self._wire, self._first_wait_s, self._computing_s = wire, first_wait_s, computing_s
+        self._wire, self._first_wait_s = wire, first_wait_s
+        self._computing_s, self._learned_bytes = computing_s, learned_bytes
         self._ways: dict[str, Ask] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._renewing, self._known = asyncio.Lock(), len(credentials.log)  # the version that the actor has read
@@ -109,6 +112,7 @@ class Streams:
                 self._wire,
                 self._first_wait_s,
                 self._computing_s,
+                self._learned_bytes,
             )
             self.diallers[name], self._ways[name] = one, one.ask
             self._tasks[name] = asyncio.create_task(one.run())

@@ -251,18 +251,35 @@ def test_garbage_is_refused_or_ignored_and_never_anything_else(raws: list[bytes]
     asyncio.run(body())
 
 
-@pytest.mark.parametrize("size", [1000, INLINE_BYTES + 1000])
+@pytest.mark.parametrize("size", [1000, INLINE_BYTES + 1000, 3 * DATA_BYTES])
 def test_calls_and_replies_have_limits_of_their_own(size: int) -> None:
+    goes_on = asyncio.Event()
+
     async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        if step == "waits":
+            await goes_on.wait()
         return (bytes(size),)
 
     async def body(wire: Wire) -> None:
         assert await wire.caller.call(1, "x", (bytes(9),)) == (bytes(size),)
+        other = asyncio.create_task(wire.caller.call(3, "waits", ()))
+        await asyncio.sleep(0)
+        for number in (4, 5):
+            with pytest.raises(CallFailedError, match=f"a call of {size + 1} bytes, at most {size} are taken"):
+                await wire.caller.call(number, "x", (bytes(size + 1),))
+        goes_on.set()
+        assert await other == (bytes(size),), "nobody else's call is broken off by one that is too long"
+        assert await wire.caller.call(6, "x", (bytes(size),)) == (bytes(size),)
         assert not wire.errors
-        with pytest.raises(LinkError, match=f"a call of {size + 1} bytes, at most {size} are taken"):
-            await wire.caller.call(2, "x", (bytes(size + 1),))
 
-    run(body, serve, Limits(call_bytes=size, reply_bytes=0))
+    run(body, serve, Limits(call_bytes=size, reply_bytes=0, is_shared=True))
+
+    async def alone(wire: Wire) -> None:
+        with pytest.raises(LinkError, match=f"a call of {size + 1} bytes, at most {size} are taken"):
+            await wire.caller.call(1, "x", (bytes(size + 1),))
+        assert wire.errors
+
+    run(alone, serve, Limits(call_bytes=size, reply_bytes=0))
 
     async def answer(wire: Wire) -> None:
         with pytest.raises(LinkError, match=f"a reply of {size} bytes, at most {size - 1} are taken"):

@@ -4,13 +4,16 @@ from itertools import product
 
 import pytest
 
-from crypto.backends.scheme import CHUNK_VALUES
+from crypto.backends.masking import MaskingScheme
+from crypto.backends.scheme import CHUNK_VALUES, Shape
+from crypto.rounds.committees import quorum_of
 from crypto.rounds.manifest import MAX_SEND_S as MOST_STATED_S
 from crypto.rounds.manifest import Recipient
+from crypto.rounds.payload import piece_sizes, sum_sizes
 from crypto.sealing import PUBLIC_BYTES
 from policies.budget.ledger import Spending
 from policies.decision.decide import decide
-from policies.decision.sending import sending_ms
+from policies.decision.sending import learned_bytes, sending_ms
 from policies.document.describe import worded_policy
 from policies.document.diff import compare
 from policies.document.policy import Policy, Vectors
@@ -98,6 +101,19 @@ def test_what_a_recipient_waits_for_follows_from_the_bytes_of_the_sum() -> None:
     assert answered_s(asked) == SEND_S + MAX_GATHER_S + at_rate(sent.sum_bytes, sent.input_bytes, SEND_S)
     assert at_rate(10, 4, 3) == 8
     assert at_rate(10, 0, 3) == 0
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_a_silo_is_sent_no_more_than_it_takes_to_learn_a_sum_as_long_as_its_policy_allows(missing: int) -> None:
+    """The sum, and the masked inputs of as many silos as may be missing, or of one that proves nothing."""
+    values = 40_000_000
+    of = vectors(f"max_values = {values}")
+    of = of.model_copy(update={"protection": of.protection.model_copy(update={"max_missing": missing})})
+    for silos, limit in product((4, 100, 1000), (1, 2**20, 2**53)):
+        scheme = MaskingScheme(Shape(values, silos, quorum_of(silos), limit))
+        sent = sum(sum_sizes(scheme, silos, silos)) + max(1, missing) * sum(piece_sizes(scheme))
+        assert sent <= learned_bytes(of)
+    assert sent > 128 << 20, "which is what a link takes without a policy"
 
 
 def test_a_vector_that_is_longer_than_the_policy_is_refused_and_each_remedy_works() -> None:

@@ -4,7 +4,9 @@ Four silos train without noise, and one of them is away. Whatever an aggregator 
 than a quorum, the silo stays where it is or has the very state that the others have.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -403,6 +405,34 @@ def test_what_even_a_quorum_cannot_have_a_silo_take(story: Story, what: str) -> 
     said = story.held().state.model_copy(update={"size": len(body), "digest": blake3(body).digest()})
     assert told in story.take([story.sealed(said, silo) for silo in OTHERS], story.frame(body))
     story.check_unmoved()
+
+
+def test_however_many_take_a_state_over_its_holder_has_it_in_memory_once(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An aggregator asks in the names of several silos, in turn, and many times at once."""
+    monkeypatch.setattr(handover, "FRAME_BYTES", 1000)
+    monkeypatch.setattr("crypto.rounds.handover.FRAME_BYTES", 1000)
+    read, east, lock = list[int](), story.simulation.silos["east"].actor, threading.Lock()
+    body, asked = story.held().body, [story.data(), story.data(receiver="north")]
+
+    def counted(*arguments: Any) -> Held:
+        assert lock.acquire(blocking=False), "two are read at a time"
+        read.append(1)
+        try:
+            return held(*arguments)
+        finally:
+            lock.release()
+
+    monkeypatch.setattr(handover, "held", counted)
+    for place in range(len(body) // 1000):
+        for data in asked:
+            (frame,) = east.hand_over(data, place.to_bytes(8, "big"))
+            assert len(frame) == 1000 + OVERHEAD_BYTES
+            assert len(east.hand_over(data)) == 2
+    assert len(read) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert all(len(one) == 2 for one in pool.map(east.hand_over, [story.data(position=story.asked.position)] * 16))
 
 
 def test_what_a_quorum_holds_is_taken_frame_by_frame_and_never_goes_back(

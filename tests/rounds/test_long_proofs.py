@@ -1,11 +1,13 @@
 """Whole long rounds whose silos prove their sum: who is away, lies or is asked twice spoils nothing."""
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from aggregator.sums import SumShard
 from analyst.verify import verify
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.rounds.messages import Challenge, Failed, ModelUpdated, Opening, Products, SurvivorSet
@@ -134,6 +136,26 @@ def test_false_products_that_cancel_are_those_of_the_sum(long: LongFederation) -
     shifted(5, SPOILER)
     shifted(-5, OTHER)
     assert set(learned(long, asked(long)).values()) == {0}
+
+
+def test_a_masked_input_that_was_altered_at_the_aggregator_is_no_silos_fault(long: LongFederation) -> None:
+    """A disk that fails, or a shard that lies: hope is that an honest silo is named, and that nobody says why."""
+    add, flipped = SumShard.close, list[bytes]()
+
+    def close(shard: SumShard, round_id: bytes, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        (file,) = long.path.rglob(f"{names[1].hex()}.contribution")
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        flipped.append(names[1])
+        return add(shard, round_id, names)
+
+    with patch.object(SumShard, "close", close):
+        answer = long.ask(vector)
+    assert len(flipped) == 1
+    assert not isinstance(answer, bytes)
+    assert "piece 3 of the contribution of 'silo-01' is not as it signed it any more" in answer.message.reason
+    assert not any(one.wrong for one in answer.message.testimonies)
 
 
 def test_a_silo_signs_products_for_one_challenge_of_a_round(long: LongFederation) -> None:

@@ -88,6 +88,13 @@ def test_a_round_lives_longer_where_computing_takes_longer() -> None:
     assert not open_rounds(one)
 
 
+def test_a_call_may_be_as_long_as_what_a_silo_learns() -> None:
+    assert dialler(Counted()).limits.call_bytes == 128 << 20
+    one = Dialler(None, "hub", nothing, Counted(), nothing, learned_bytes=10**9)  # type: ignore[arg-type]
+    assert one.limits.call_bytes == (128 << 20) + 10**9
+    assert one.limits.is_shared, "what is longer ends nobody else's call"
+
+
 @every(
     ("compute", "seconds"),
     [
