@@ -99,7 +99,7 @@ def shard_steps(payload: memoryview) -> dict[str, list[float]]:
         shard = SumShard(Path(folder))
         for number in range(RUNS):
             round_id = number.to_bytes(16, "big")
-            shard.start(round_id, manifest(names, VALUES), b"")
+            shard.start(round_id, manifest(names, VALUES, 2**28), b"")
             for name, header in zip(names, headers, strict=True):
                 parts = zip(cuts(), sent, strict=True)
                 staged = sum(
