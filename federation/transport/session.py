@@ -56,6 +56,12 @@ class Limits:
     calls: int = 64  # at a time
     is_shared: bool = False  # calls of many travel on it, so one that is too long fails alone and does not end it
 
+    def why_not(self, size: int, under_way: int) -> str:
+        """Return why a call of this size is not taken, beside so many under way; empty if it is."""
+        if size > self.call_bytes:
+            return f"a call of {size} bytes, at most {self.call_bytes} are taken"
+        return "too many calls at a time" if under_way >= self.calls else ""
+
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
     """Pass every frame to the session until the stream ends; raises WireError on one that breaks the rules.
@@ -154,7 +160,20 @@ class _Credit:
 
     bytes_left: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    is_refused: bool = False  # the other end takes no more of it
+    failed: LinkError | None = None  # why no more is granted
+
+    def fail(self, error: LinkError) -> None:
+        """End the wait for more."""
+        self.failed = error
+        self.changed.set()
+
+    async def until(self, length: int) -> None:
+        """Wait until `length` bytes may be sent; raises LinkError once no more is granted."""
+        while self.bytes_left < length:
+            if self.failed is not None:
+                raise self.failed
+            self.changed.clear()
+            await self.changed.wait()
 
 
 class Session:
@@ -256,7 +275,7 @@ class Session:
         self._waiting.clear()
         self._reserved.clear()
         for credit in self._credit.values():
-            credit.changed.set()
+            credit.fail(LinkError(error.message))
 
     async def _message(self, kind: Kind, number: int, header: bytes, parts: Parts) -> None:
         """Send a whole message: its header with the first bytes, the rest as the receiver grants credit."""
@@ -267,22 +286,12 @@ class Session:
             _, first = next(pieces, (0, b""))
             await self._write(first or next(headers))
             for length, piece in pieces:
-                await self._bounded(self._until_granted(credit, length))
+                await self._bounded(credit.until(length))
                 credit.bytes_left -= length
                 await self._write(piece)
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
-
-    async def _until_granted(self, credit: _Credit, length: int) -> None:
-        """Wait until `length` bytes may be sent; raises LinkError once the session is closed."""
-        while credit.bytes_left < length:
-            if self.error is not None:
-                raise LinkError(self.error.message)
-            if credit.is_refused:
-                raise CallFailedError("the other end has refused the call")
-            credit.changed.clear()
-            await credit.changed.wait()
 
     async def _write(self, raw: bytes) -> None:
         """Send one frame; raises LinkError with the reason why the stream has ended."""
@@ -353,8 +362,7 @@ class Session:
             return
         future.set_exception(CallFailedError(_printable(body)))
         if (credit := self._credit.get(number)) is not None:  # no more is granted for what was refused
-            credit.is_refused = True
-            credit.changed.set()
+            credit.fail(CallFailedError("the other end has refused the call"))
 
     def _receive_data(self, number: int, body: memoryview) -> None:
         message = self._incoming.get(number)
@@ -390,8 +398,9 @@ class Session:
         what, most = ("reply", self._limits.reply_bytes) if step is None else ("call", self._limits.call_bytes)
         if found.total > most and (step is None or not self._limits.is_shared):
             raise WireError(f"a {what} of {found.total} bytes, at most {most} are taken")
-        refused = self._why_not(found) if step is not None else ""
-        if refused:  # the call alone fails: its sender has no credit for the rest, and others' calls go on
+        under_way = len(self._served) + self._calls_incoming
+        if step is not None and (refused := self._limits.why_not(found.total, under_way)):
+            # The call alone fails: its sender has no credit for the rest, and others' calls go on.
             self._reply_credit.pop(number, None)
             self._later(frame(Kind.FAILED, number, refused.encode()))
             return
@@ -404,13 +413,6 @@ class Session:
         else:
             self._waiting.append(number)
             self._reserve()
-
-    def _why_not(self, call: _Incoming) -> str:
-        """Return why a call is not taken; empty if it is."""
-        if call.total > self._limits.call_bytes:
-            return f"a call of {call.total} bytes, at most {self._limits.call_bytes} are taken"
-        is_full = len(self._served) + self._calls_incoming >= self._limits.calls
-        return "too many calls at a time" if is_full else ""
 
     def _reserve(self) -> None:
         """Grant credit to messages in order of arrival, as long as there is memory for the whole message."""
