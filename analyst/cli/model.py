@@ -22,6 +22,7 @@ from policies.requests.request import Request
 from policies.requests.training import TrainingStep
 from policies.units import counted, when
 
+_HASHED = "its weights are of hashed values, which no form lists; an owner predicts with `consilo-silo models predict`"
 _NO_FORM = "a feature has a long domain, which no form lists; an owner predicts with `consilo-silo models predict`"
 _STAYS = 'only its silos have it; train with recipients = ["silos", "analyst"], where every policy opens that'
 
@@ -171,7 +172,8 @@ def _form(entry: RunEntry) -> Form:
     shape = SHAPES.get(model.family)
     if shape is None or shape.predicts is None:
         raise AnalystError(f"no prediction form: {model.family} predicts nothing of a row", "take a model that does")
-    raise AnalystError(f"no prediction form of the model of run {entry.name[:12]} was released", _NO_FORM)
+    hint = _HASHED if model.family == "hashed-logistic" else _NO_FORM
+    raise AnalystError(f"no prediction form of the model of run {entry.name[:12]} was released", hint)
 
 
 def _card(entry: RunEntry) -> Card:

@@ -22,7 +22,7 @@ from policies.domains import LongDomain
 from policies.periods import SLACK_DAYS, periods
 from policies.requests.capacity import of_request
 from policies.requests.request import Request
-from policies.requests.sending import Sent, sent_of
+from policies.requests.sending import Sent, longest_of, sent_of
 from policies.requests.statements import MAX_STATEMENTS
 from policies.requests.tables import TableColumn
 from policies.units import DAY_S, NANO, ColumnRole, Number, micro_floor
@@ -124,6 +124,7 @@ class RequestFacts:
     sampler_delta: int  # atto-delta; 0 for a short answer
     carried_rows: int  # of one silo, up to which the backend changes no figure
     sent: Sent
+    longest: Sent  # of the rounds that the request begins
     # Of several statements, each as the request that would ask it alone, and its facts, at the price of all.
     parts: tuple[tuple[Request, "RequestFacts"], ...] = ()
 
@@ -138,7 +139,13 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     kept = _FACTS.get(key)
     if kept is not None and kept[0] is request:  # a request that is kept keeps its id
         return kept[1]
-    priced = charge(request, max_silos), sampler_delta(request), of_request(request), sent_of(request)
+    priced = (
+        charge(request, max_silos),
+        sampler_delta(request),
+        of_request(request),
+        sent_of(request),
+        longest_of(request),
+    )
     made = _facts(request, *priced)
     if len(request.plan.alone) > 1:
         alone = (request.model_copy(update={"plan": part}) for part in request.plan.alone)
@@ -149,7 +156,7 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     return made
 
 
-def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int, sent: Sent) -> RequestFacts:
+def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int, sent: Sent, longest: Sent) -> RequestFacts:
     used = request.plan.uses()
     return RequestFacts(
         used=used,
@@ -162,6 +169,7 @@ def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int, sent
         sampler_delta=atto_delta,
         carried_rows=carried_rows,
         sent=sent,
+        longest=longest,
     )
 
 

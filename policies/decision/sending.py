@@ -39,11 +39,12 @@ def learned_bytes(policy: Policy) -> int:
 
 
 def length(case: Case) -> Sequence[Denial]:
-    """Is the vector no longer than the policy lets this silo contribute?"""
-    values, most = case.facts.sent.values, case.policy.vectors.max_values
+    """Is no vector of the request, or of the run that it begins, longer than the silo contributes?"""
+    values, most = case.facts.longest.values, case.policy.vectors.max_values
     if values <= most:
         return ()
-    message = f"the vector has {values:,} values, and this silo contributes at most {most:,}"
+    which = "the vector" if values == case.facts.sent.values else "the longest vector of this run"
+    message = f"{which} has {values:,} values, and this silo contributes at most {most:,}"
     remedy = f"ask for fewer values, or {case.compiled.ask_contact} for max_values = {values}"
     return (deny("MAX_VALUES", "vectors.max_values", message, remedy),)
 
@@ -53,7 +54,7 @@ def state_room(case: Case) -> Sequence[Denial]:
     step = case.request.plan.training
     if step is None:
         return ()
-    values, most = step.state_values(case.facts.sent.values), case.policy.vectors.max_state_mb
+    values, most = step.state_values(case.facts.longest.values), case.policy.vectors.max_state_mb
     needed = -(-STATE_BYTES * values // _MB)
     if needed <= most:
         return ()
@@ -63,8 +64,8 @@ def state_room(case: Case) -> Sequence[Denial]:
 
 
 def sending_time(case: Case) -> Sequence[Denial]:
-    """Does the masked input leave within the time that the request waits for it?"""
-    request, sent, rate = case.request, case.facts.sent, case.policy.vectors.bytes_per_second
+    """Does each masked input, of the run that it begins too, leave within the time that the request waits for it?"""
+    request, sent, rate = case.request, case.facts.longest, case.policy.vectors.bytes_per_second
     seconds = _seconds(case.policy, sent)
     if seconds <= request.sends_s:
         return ()

@@ -43,6 +43,25 @@ def sent_of(request: Request) -> Sent:
     return Sent(values, sum(piece_sizes(scheme)), sum(sum_sizes(scheme, silos, len(request.recipients))))
 
 
+def longest_of(request: Request) -> Sent:
+    """Return the greatest of each of these numbers over the rounds that a request begins: a run's, at its first step.
+
+    A later step, and whatever is no run, is one round. So a run that a silo cannot finish is refused before it begins.
+    """
+    found, step = sent_of(request), request.plan.training
+    if step is None or step.step > 0:
+        return found
+    first = {found.values: found}
+    for number in range(1, step.steps):
+        plan = step.model_copy(update={"step": number})
+        if (values := slot_count(plan, request.table)) not in first:
+            first[values] = sent_of(request.model_copy(update={"plan": plan}))
+    every = first.values()
+    return Sent(
+        max(one.values for one in every), max(one.input_bytes for one in every), max(one.sum_bytes for one in every)
+    )
+
+
 def learned_s(request: Request) -> int:
     """Return how long a silo may receive a long sum and what checks it, however long rounds of the request wait.
 

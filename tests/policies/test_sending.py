@@ -12,6 +12,7 @@ from crypto.rounds.manifest import Recipient
 from crypto.rounds.payload import piece_sizes, sum_sizes
 from crypto.sealing import PUBLIC_BYTES
 from policies.budget.ledger import Spending
+from policies.decision.compiled import facts_of
 from policies.decision.decide import decide
 from policies.decision.sending import learned_bytes, sending_ms
 from policies.document.describe import worded_policy
@@ -20,10 +21,11 @@ from policies.document.policy import Policy, Vectors
 from policies.errors import PolicyFileError
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
+from policies.requests.exact import ExactStep, Setting
 from policies.requests.logistic import LogisticStep
 from policies.requests.query import CUT_SLOTS, Aggregate
 from policies.requests.request import MAX_SLOTS, Request
-from policies.requests.sending import STATE_BYTES, answered_s, at_rate, learned_s, sent_of
+from policies.requests.sending import STATE_BYTES, answered_s, at_rate, learned_s, longest_of, sent_of
 from policies.requests.tables import TableColumn
 from policies.requests.training import START
 from policies.units import MAX_GATHER_S, MAX_SEND_S, SEND_S
@@ -170,6 +172,24 @@ def test_a_state_beyond_the_room_of_a_run_is_refused(monkeypatch: pytest.MonkeyP
     assert denial.message == expected
     assert denial.remedy.endswith(f"for max_state_mb = {needed}")
     assert not denials(training(needed), asked)
+
+
+def test_a_run_is_judged_at_its_first_step_by_its_longest_round() -> None:
+    options = tuple(Setting(name=name, value=value) for name, value in (("bits", "17"), ("value_bits", "8")))
+    step = ExactStep(family="hashed-logistic", run=bytes(16), step=0, steps=5, after=START, label="smoker",
+                     features=("ward",), options=options)  # fmt: skip
+    ward = TableColumn(name="ward", type="string", domain=("a", "unknown"), unknown="unknown")
+    smoker = TableColumn(name="smoker", type="bool", low=0, high=1, step="1")
+    recipients = tuple(Recipient(name=name, key=bytes(PUBLIC_BYTES)) for name in request().silos)
+    fields: dict[str, object] = {"table": table(columns=(ward, smoker)), "micro_rho": 0, "recipients": recipients}
+    asked = request(plan=step, **fields)
+    later = request(plan=step.model_copy(update={"step": 1, "after": bytes([1]) * len(START)}), **fields)
+    values = sent_of(later).values
+    assert values > sent_of(asked).values
+    assert longest_of(asked).values == values, "a run is judged by its longest round"
+    assert longest_of(asked).input_bytes == max(sent_of(asked).input_bytes, sent_of(later).input_bytes)
+    assert longest_of(later) == sent_of(later), "a later step is one round"
+    assert facts_of(asked, 1).longest == longest_of(asked)
 
 
 def test_a_request_that_waits_as_usual_has_the_bytes_that_it_had() -> None:
