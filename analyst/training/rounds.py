@@ -11,7 +11,8 @@ from policies.units import counted
 class RoundDone:
     """A finished round: its number from 1, how long it took, and the silos whose contributions are in its sum.
 
-    `figures` has what silos tell of the model after it, such as a metric, by name.
+    `figures` has what silos tell of the model after it, such as a metric, by name. `without` has the codes of its
+    denials for a silo that refused, and nothing for one that did not answer.
     """
 
     number: int
@@ -20,11 +21,15 @@ class RoundDone:
     survivors: tuple[str, ...]
     asked: int
     figures: Mapping[str, float] = field(default_factory=dict)
+    without: Mapping[str, str] = field(default_factory=dict)  # who is not in the sum, and the codes of its refusal
 
     @property
     def in_words(self) -> str:
         """One line, as `consilo train` prints it."""
         silos = f"{len(self.survivors)} of {counted(self.asked, 'silo')}"
+        if self.without:
+            absent = (f"{silo} ({codes})" if codes else silo for silo, codes in self.without.items())
+            silos += f", without {', '.join(absent)}"
         figures = "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
         return f"round {self.number} of {self.planned}: {self.seconds:.1f} s, {silos}{figures}"
 
@@ -35,4 +40,5 @@ class RoundDone:
             "seconds": round(self.seconds, 3),
             "survivors": list(self.survivors),
             "figures": dict(self.figures),
+            "without": dict(self.without),
         }

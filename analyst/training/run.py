@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
+from analyst.answers import denials_of
 from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
@@ -34,6 +35,7 @@ from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, tell_owed
 from crypto.rounds.messages import RunEnd
+from crypto.rounds.opening import CheckedReport
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.models.record import without_model
@@ -164,9 +166,16 @@ class _Run:
         self._state = _heard(state, learned(self._federation, state))
         write(self._keep, self._state)
         figures = self._ask_metric()
-        took, asked = perf_counter() - began, len(self._request.silos)
-        self.rounds.append(RoundDone(done, self._step.steps, took, checked.survivors, asked, figures))
+        took, asked, without = perf_counter() - began, len(self._request.silos), self._without(checked)
+        self.rounds.append(RoundDone(done, self._step.steps, took, checked.survivors, asked, figures, without))
         return self.rounds[-1]
+
+    def _without(self, checked: CheckedReport) -> dict[str, str]:
+        """Return the silos that are not in a sum, each with the codes of its denials if it refused."""
+        signed = checked.stored.message.refusals, checked.manifest.terms.request_hash
+        refused = denials_of(*signed, self._federation.config.roster)
+        codes = {silo: ", ".join(dict.fromkeys(one.code for one in denials)) for silo, denials in refused.items()}
+        return {silo: codes.get(silo, "") for silo in self._request.silos if silo not in checked.survivors}
 
     def _ask_metric(self) -> Mapping[str, float]:
         self._state, figures = metric_after(self._federation, self._job, self._step.run, self._state, self._keep)

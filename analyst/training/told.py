@@ -45,7 +45,8 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     """Return a finished run as text: its cost, its silos, and the silos with the model."""
     what = job.model.replace("-", " ") + ("" if job.label is None else f" of {job.label}")
     lines = [f"run {training.run}: {counted(training.steps, 'step')} of {what}"]
-    lines += [f"  {silo}: in {counted(count, 'step')}" for silo, count in training.answered.items()]
+    own = "" if len(training.rounds) == training.steps else " of this command"
+    lines += [f"  {silo}: in {counted(count, 'step')}{own}" for silo, count in training.answered.items()]
     if training.ended is not None:
         lines.append(why_ended(training.ended, job))
     elif job.is_exact_family:

@@ -78,6 +78,8 @@ def sending_time(case: Case) -> Sequence[Denial]:
     else:
         least = -(-sent.input_bytes // MAX_SEND_S)
         remedy = f"ask for fewer values, or {case.compiled.ask_contact} for bytes_per_second = {least}"
+        if request.sends_s < MAX_SEND_S:
+            remedy += f" and ask with --send-deadline {MAX_SEND_S}"
     return (deny("SEND_DEADLINE", "vectors.bytes_per_second", message, remedy),)
 
 

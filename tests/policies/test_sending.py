@@ -155,6 +155,8 @@ def test_what_no_deadline_helps_needs_a_faster_link() -> None:
     assert denial.remedy.endswith(f"for bytes_per_second = {least}")
     assert not denials(vectors(f"bytes_per_second = {least}"), asked)
     assert denials(vectors(f"bytes_per_second = {least - 1}"), asked)
+    (denial,) = denials(vectors("bytes_per_second = 1000"), wide(1000, 1000))  # it waits less than an hour
+    assert denial.remedy.endswith(f"for bytes_per_second = {least} and ask with --send-deadline {MAX_SEND_S}")
 
 
 def test_a_state_beyond_the_room_of_a_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

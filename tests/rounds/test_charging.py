@@ -464,7 +464,7 @@ def test_a_journal_of_somebody_else_or_torn_at_its_beginning_is_no_round(exact: 
     exact.silos["aspen"].before = keep
     ask(exact, QUESTION)
     hub, whole = aggregator_of(exact.server), (tmp_path / "one.round").read_bytes()
-    assert len(records(whole)) == 3
+    assert len(records(whole)) == 4
     assert RoundJournal(tmp_path).left(hub.name, hub.signing.public)
     assert not RoundJournal(tmp_path).left(hub.name, SigningKey(Secret(bytes(32))).public)
     for length in (0, 3, 4, 8, 100):

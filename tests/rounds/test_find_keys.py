@@ -106,7 +106,7 @@ def test_the_whole_way_from_an_unlisted_column_to_a_question_grouped_by_it(tmp_p
         assert out.domain.read_text().splitlines() == [*sorted(COMMON), "(other)"]
         assert (stated.version, stated.takes_place_of) == (1, None)
         lines = list(verify_domain(simulation.federation, out.path))
-        assert "visits.code.v1.txt has the 5 keys that entered" in lines[-1]
+        assert "visits.code.v1.txt has 5 keys that entered" in lines[-1]
     adopted = f'domain_file = "{out.domain.name}", domain_hash = "{stated.domain_hash}", unknown = "{stated.unknown}"'
     for policy in path.glob("silos/*/policy.toml"):
         policy.write_text(policy.read_text().replace('domain = "discover"', adopted))

@@ -1,6 +1,6 @@
 """Hashed features across four silos in memory: long weights through secure sums, from a job to an evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -65,7 +65,9 @@ def rows_of(silo: str) -> tuple[dict[str, Any], ...]:
 
 
 @contextmanager
-def banks(path: Path, job: str, *more: tuple[str, str], noise: Noise = no_noise) -> Iterator[tuple[Simulation, Path]]:
+def banks(
+    path: Path, job: str, *more: tuple[str, str], noise: Noise = no_noise, max_values: Mapping[str, int] | None = None
+) -> Iterator[tuple[Simulation, Path]]:
     key = found(path, "banks", dict.fromkeys(SILOS), ("ana",))["ana"]
     for silo in SILOS:
         home = path / "silos" / silo
@@ -77,6 +79,8 @@ def banks(path: Path, job: str, *more: tuple[str, str], noise: Noise = no_noise)
         for old, new in more:
             assert old in text
             text = text.replace(old, new)
+        if max_values is not None and silo in max_values:
+            text += f"\n[vectors]\nmax_values = {max_values[silo]}\n"
         (home / "policy.toml").write_text(text)
     (path / "job.toml").write_text(job)
     with simulate(path, noise=noise) as simulation:
@@ -205,6 +209,22 @@ def test_a_long_vector_of_few_bits_goes_through_the_secure_sum(tmp_path: Path) -
     # Three steps from rounded gradients are near those from exact ones.
     apart = np.abs(vector(state, "accepted") - exact["accepted"]).max()
     assert 0 < apart < 0.05
+
+
+def test_a_silo_that_the_longest_round_is_too_long_for_refuses_the_run_at_its_first_step(tmp_path: Path) -> None:
+    """The first round alone would fit: who took part in it would be out of all others."""
+    job = JOB + EXACT + "rounds = 3\n" + OPTIONS.replace("12", "17") + "value_bits = 8\n"
+    with banks(tmp_path / "f", job, max_values={"north": 2**17 + 6}) as (simulation, file):
+        refused = preview_run(simulation.federation, read_job(file)).refusals["north"]
+        training = run(simulation, file)
+    assert [one.code for one in refused] == ["MAX_VALUES"]
+    assert refused[0].message.startswith("the longest vector of this run has 131,0")
+    longest = int(refused[0].message.split()[7].replace(",", ""))
+    assert f"{longest}" in refused[0].remedy.replace(",", "")
+    assert [dict(one.without) for one in training.rounds] == [{"north": "MAX_VALUES"}] * 3
+    assert ", without north (MAX_VALUES)" in training.rounds[0].in_words
+    with banks(tmp_path / "g", job, max_values={"north": longest}) as (simulation, file):
+        assert not any(one.without for one in run(simulation, file).rounds)
 
 
 def test_a_private_run_charges_epsilon_and_the_delta_of_its_noise(tmp_path: Path) -> None:
