@@ -349,7 +349,7 @@ class Server:
             signed = core.read_contribution(self._aggregator, shared, silo, header)
             if staged != signed.message.chunks:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
-            await self._sums.add(round_id, silo, signed.digest)
+            await self._sums.keep(round_id, silo, signed.digest)
             found[silo] = signed
             return ()
 

@@ -80,8 +80,8 @@ class RayShard:
         digests: tuple[bytes, ...] = await self._do("stage", round_id, silo, first, end, data)
         return digests
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
-        lacking: tuple[int, ...] = await self._do("add", round_id, silo, name)
+    async def keep(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
+        lacking: tuple[int, ...] = await self._do("keep", round_id, silo, name)
         return lacking
 
     async def holds(self, round_id: bytes, silo: str, name: bytes, digests: tuple[bytes, ...]) -> bool:

@@ -1,6 +1,6 @@
 """The coordinator of the shards: each has a range of the chunks, and together they are the sums of all.
 
-Promise: what `add` has returned for is complete, as signed and durable at every shard, and only such masked inputs are
+Promise: what `keep` has returned for is complete, as signed and durable at every shard, and only such masked inputs are
 closed over; all shards close over the same ones, or there is no sum. A shard that is lost is made anew and gets its
 range again before it adds: what its directory still holds, if the pieces are as signed, and the rest from the silos,
 whose frames stay the same. What cannot be had again ends the round, and the error says what was lost. Memory: the
@@ -45,7 +45,7 @@ class Shard(Protocol):
 
     async def stage(self, round_id: bytes, silo: str, first: int, end: int, data: bytes) -> tuple[bytes, ...]: ...
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]: ...
+    async def keep(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]: ...
 
     async def holds(self, round_id: bytes, silo: str, name: bytes, digests: tuple[bytes, ...]) -> bool: ...
 
@@ -79,7 +79,7 @@ class _Round:
     ranges: tuple[range, ...]  # the pieces of each shard
     is_added: bool  # False in `shares`, where the silos add
     digests: dict[str, dict[int, bytes]] = field(default_factory=dict)  # of the pieces that arrived, by silo
-    added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
+    kept: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
     survivors: tuple[str, ...] | None = None  # whose sum it is, from the moment it is closed
     sums: tuple[bytes, ...] = ()  # the digests of the sum's chunks
     held: dict[tuple[int, str], Shard] = field(default_factory=dict)  # which process of a shard holds a silo's part
@@ -164,16 +164,16 @@ class ShardedSums:
         opened.digests.setdefault(silo, {}).update(found)
         return tuple(found.values())
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
+    async def keep(self, round_id: bytes, silo: str, name: bytes) -> None:
         opened = self._open(round_id, silo)
         opened.digests_of(silo, range(len(opened.sizes)))
         await self._each(opened, lambda number, shard: self._hold(round_id, opened, silo, name, number, shard))
         self._open(round_id, silo)  # neither closed nor added meanwhile
-        opened.added[silo] = name
+        opened.kept[silo] = name
 
     async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
         opened = self._of(round_id)
-        if not silos or not set(silos) <= set(opened.added):
+        if not silos or not set(silos) <= set(opened.kept):
             raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         if opened.survivors not in (None, silos):
             raise ProtocolError("the sum is closed over other contributions")
@@ -215,11 +215,11 @@ class ShardedSums:
     async def _hold(self, round_id: bytes, opened: _Round, silo: str, name: bytes, number: int, shard: Shard) -> None:
         """Let a shard keep a masked input whose pieces have all arrived; what a lost one had is fetched again."""
         own = opened.ranges[number]
-        if (lacking := await shard.add(round_id, silo, name)) and not await shard.holds(
+        if (lacking := await shard.keep(round_id, silo, name)) and not await shard.holds(
             round_id, silo, name, opened.digests_of(silo, own)
         ):
             await self._refill(round_id, opened, silo, number, lacking, shard)
-            if await shard.add(round_id, silo, name):
+            if await shard.keep(round_id, silo, name):
                 raise StoreError(f"{self._named(opened, number)} does not keep the contribution of {silo!r}")
         opened.held[number, silo] = shard
 
@@ -342,10 +342,10 @@ class ShardedSums:
 
         async def some() -> None:
             for silo in lacking:
-                await self._hold(round_id, opened, silo, opened.added[silo], number, shard)
+                await self._hold(round_id, opened, silo, opened.kept[silo], number, shard)
 
         await _all(some() for _ in range(REFETCHED_AT_ONCE))
-        digests = await shard.close(round_id, tuple(opened.added[silo] for silo in survivors))
+        digests = await shard.close(round_id, tuple(opened.kept[silo] for silo in survivors))
         if len(digests) != (len(own) if opened.is_added else 0):
             raise StoreError(f"{self._named(opened, number)} closed a sum of {len(digests)} chunks")
         if opened.sums and digests != opened.sums[own.start : own.stop]:
@@ -372,8 +372,8 @@ class ShardedSums:
         opened = self._of(round_id)
         if opened.survivors is not None:
             raise ProtocolError("the sum is closed")
-        if silo in opened.added:
-            raise ProtocolError(f"a contribution of {silo!r} was added before")
+        if silo in opened.kept:
+            raise ProtocolError(f"a contribution of {silo!r} was kept before")
         if silo not in opened.silos:
             raise ProtocolError(f"{silo!r} is not in the round")
         return opened

@@ -49,7 +49,7 @@ class Sums(Protocol):
         Raises WireError on another length, RangeError on a piece outside the group, StoreError if it cannot be written.
         """
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
+    async def keep(self, round_id: bytes, silo: str, name: bytes) -> None:
         """Keep a complete masked input durably, whose digests are as signed, under the digest of its signed header.
 
         Raises ProtocolError if it is incomplete or the silo's second one, StoreError if it cannot be kept.
@@ -58,8 +58,8 @@ class Sums(Protocol):
     async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
         """Add what these silos sent; return the BLAKE3 digests of the sum's chunks. Nothing is taken afterwards.
 
-        There are none in the backend `shares`, where the silos add. Raises ProtocolError unless each was added by
-        `add`, StoreError if a part of one is lost: then there is no sum.
+        There are none in the backend `shares`, where the silos add. Raises ProtocolError unless each was kept by
+        `keep`, StoreError if a part of one is lost: then there is no sum.
         """
 
     async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
@@ -69,7 +69,7 @@ class Sums(Protocol):
         """Close the round, and delete its sum and the masked inputs that were not added."""
 
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
-        """Return bytes of an added masked input; raises StoreError if it is not kept any more."""
+        """Return bytes of a kept masked input; raises StoreError if it is not kept any more."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class _Open:
     sum: Staged | None  # None in `shares`, where the silos add
     staged: dict[str, Staged]  # of each silo whose masked input is not kept, also if it has not begun
     arrived: dict[str, set[int]]
-    added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
+    kept: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
     closed: tuple[bytes, ...] | None = None  # the names of those in the sum
     digests: tuple[bytes, ...] = ()  # of the sum
 
@@ -149,17 +149,17 @@ class SumShard:
             if opened.checks is not None:
                 opened.checks.check(number, bytes(piece))  # so that adding cannot fail in the middle
             found.append(blake3(piece).digest())
-        if silo not in opened.added:  # what is kept is never changed
+        if silo not in opened.kept:  # what is kept is never changed
             opened.staged[silo].write(opened.place(first), data)
             opened.arrived[silo].update(numbers)
         return tuple(found)
 
-    def add(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
+    def keep(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
         """Keep a complete masked input durably under its name; return which pieces are lacking, and then do nothing."""
         opened = self._open(round_id, silo)
-        if opened.added.get(silo, name) != name:
-            raise ProtocolError(f"a contribution of {silo!r} was added before")
-        if silo in opened.added:
+        if opened.kept.get(silo, name) != name:
+            raise ProtocolError(f"a contribution of {silo!r} was kept before")
+        if silo in opened.kept:
             return ()
         if lacking := [number for number in opened.pieces if number not in opened.arrived[silo]]:
             return tuple(lacking)
@@ -170,7 +170,7 @@ class SumShard:
     def holds(self, round_id: bytes, silo: str, name: bytes, digests: tuple[bytes, ...]) -> bool:
         """Tell whether a process that ended before has kept this masked input here, and its pieces are as signed."""
         opened = self._open(round_id, silo)
-        if opened.added.get(silo) == name:
+        if opened.kept.get(silo) == name:
             return True
         try:
             for number, digest in zip(opened.pieces, digests, strict=True):
@@ -186,7 +186,7 @@ class SumShard:
         """Add the masked inputs of these names; return the digests of the sum's chunks in this range."""
         opened = self._of(round_id)
         if opened.closed is None:
-            if strange := set(names) - set(opened.added.values()):
+            if strange := set(names) - set(opened.kept.values()):
                 raise ProtocolError(f"{len(strange)} contributions that were agreed on are not held here")
             opened.digests = self._summed(opened, opened.sum, names) if opened.sum is not None else ()
             opened.closed = names
@@ -235,11 +235,11 @@ class SumShard:
         return tuple(found)
 
     def _keep(self, opened: _Open, silo: str, name: bytes) -> None:
-        opened.added[silo] = name
+        opened.kept[silo] = name
         opened.staged.pop(silo).discard()  # its room, where the file was kept before
 
     def _needed(self) -> set[bytes]:
-        return {name for opened in self._rounds.values() for name in opened.added.values()}
+        return {name for opened in self._rounds.values() for name in opened.kept.values()}
 
     def _of(self, round_id: bytes) -> _Open:
         if (opened := self._rounds.get(round_id)) is None:

@@ -24,7 +24,7 @@ from tests.harness.shards import LocalSums
 
 LENGTH = 5 * CHUNK_VALUES - 1000  # five chunks in one frame, which every range of three shards cuts
 SHARDS = 3
-STEPS = ("start", "stage", "add", "holds", "close", "sum_chunk", "discard")
+STEPS = ("start", "stage", "keep", "holds", "close", "sum_chunk", "discard")
 SCHEME = scheme_of(Manifest.decode(manifest(LENGTH, NARROW)), b"")
 SIZES = piece_sizes(SCHEME)
 RANDOM = np.random.default_rng(1)
@@ -63,7 +63,7 @@ async def rounds(sums: LocalSums, fetch: Any = again) -> bytes:
     for silo in "abc":
         assert await sums.stage(ROUND, silo, 0, PAYLOADS[silo]) == digests(pieces_of(silo))
         if silo != "c":
-            await sums.add(ROUND, silo, blake3(silo.encode()).digest())
+            await sums.keep(ROUND, silo, blake3(silo.encode()).digest())
     closed = await sums.close(ROUND, ("a", "b"))
     chunks = [await sums.sum_chunk(ROUND, index) for index in range(len(closed))]
     assert digests(chunks) == closed
@@ -93,7 +93,7 @@ def deaths() -> Iterator[tuple[str, Dying, bool]]:
         for victim in range(SHARDS):
             for step in STEPS:
                 for when in ("before", "after"):
-                    for at in range(2 if step in ("stage", "add", "sum_chunk") else 1):
+                    for at in range(2 if step in ("stage", "keep", "sum_chunk") else 1):
                         name = f"{step} {when} {at} at {victim}, {'kept' if keeps else 'lost'}"
                         yield name, Dying(victim, step, when, at), keeps
 
@@ -112,7 +112,7 @@ def test_a_shard_that_dies_at_any_step_is_made_anew_and_the_right_sum_comes_out(
 
 
 def test_two_shards_that_die_one_after_the_other_and_one_that_dies_while_it_is_mended(tmp_path: Path) -> None:
-    for number, steps in enumerate([("add", "holds"), ("close", "stage"), ("sum_chunk", "close"), ("add", "start")]):
+    for number, steps in enumerate([("keep", "holds"), ("close", "stage"), ("sum_chunk", "close"), ("keep", "start")]):
         dying = [Dying(number % SHARDS, step, "before") for step in steps]
         sums = LocalSums(tmp_path / str(number) / "contributions", SHARDS, keeps=False)
         sums.place.before = lambda place, step, dying=dying: next(  # type: ignore[misc]

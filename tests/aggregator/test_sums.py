@@ -66,7 +66,7 @@ async def add(sums: LocalSums, silo: str, payload: bytes, word_bytes: int = 8) -
     for number, frame in enumerate(frames_of(payload, word_bytes)):
         staged += await sums.stage(ROUND, silo, number, frame)
     assert staged == digests(pieces_of(payload, word_bytes))
-    await sums.add(ROUND, silo, silo.encode())
+    await sums.keep(ROUND, silo, silo.encode())
 
 
 def added(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bytes:
@@ -103,7 +103,7 @@ def test_a_sum_holds_exactly_what_was_agreed_on(tmp_path: Path) -> None:
         assert await total(sums, ("a",)) == bytes([1]) * 80
         with pytest.raises(ProtocolError, match="closed over other"):
             await sums.close(ROUND, ("a", "b"))
-        for late in (sums.add(ROUND, "c", b"c"), sums.stage(ROUND, "c", 0, bytes(80))):
+        for late in (sums.keep(ROUND, "c", b"c"), sums.stage(ROUND, "c", 0, bytes(80))):
             with pytest.raises(ProtocolError, match="sum is closed"):
                 await late
 
@@ -115,7 +115,7 @@ def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> Non
         payload = bytes(80)
         await sums.start(ROUND, manifest(10, WIDE), b"")
         await add(sums, "a", payload)
-        with pytest.raises(ProtocolError, match="added before"):
+        with pytest.raises(ProtocolError, match="kept before"):
             await sums.stage(ROUND, "a", 0, payload)
         for number, frame in ((0, payload[:-8]), (0, payload + bytes(8)), (0, b""), (1, payload), (-1, payload)):
             with pytest.raises(CryptoError):
@@ -123,9 +123,9 @@ def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> Non
         with pytest.raises(ProtocolError, match="not in the round"):
             await sums.stage(ROUND, "d", 0, payload)
         with pytest.raises(ProtocolError, match="incomplete"):
-            await sums.add(ROUND, "b", b"b")
+            await sums.keep(ROUND, "b", b"b")
         with pytest.raises(ProtocolError, match="not open"):
-            await sums.add(b"other", "b", b"b")
+            await sums.keep(b"other", "b", b"b")
         assert await total(sums, ("a",)) == payload
 
     run(tmp_path, story)
@@ -149,7 +149,7 @@ def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
             await sums.stage(ROUND, "c", 1, parts[1][:-width])
         await sums.stage(ROUND, "c", 2, parts[2])
         with pytest.raises(ProtocolError, match="incomplete"):
-            await sums.add(ROUND, "c", b"c")
+            await sums.keep(ROUND, "c", b"c")
         assert await total(sums, ("a", "b")) == added(*vectors)
         await sums.discard(ROUND)
         assert sorted(path.suffix for path in sizes(tmp_path)) == [".contribution"] * 2

@@ -238,7 +238,7 @@ async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
                 for index, pieces in enumerate(frames(SIZES)):
                     frame = await call(silo, index)
                     await shard.stage.remote(round_id, SILOS[silo], pieces.start, pieces.stop, frame)
-                await shard.add.remote(round_id, SILOS[silo], (silo + 1).to_bytes(16, "big") + round_id)
+                await shard.keep.remote(round_id, SILOS[silo], (silo + 1).to_bytes(16, "big") + round_id)
 
             await asyncio.gather(*(one(silo) for silo in range(len(SILOS))))
             names = tuple((silo + 1).to_bytes(16, "big") + round_id for silo in range(len(SILOS)))

@@ -105,7 +105,7 @@ def shard_steps(payload: memoryview) -> dict[str, list[float]]:
                 staged = sum(
                     spent(partial(shard.stage, round_id, name, pieces.start, pieces.stop, one)) for pieces, one in parts
                 )
-                found["stage"].append(staged + spent(partial(shard.add, round_id, name, header)))
+                found["stage"].append(staged + spent(partial(shard.keep, round_id, name, header)))
             found["add"].append(spent(partial(shard.close, round_id, headers)) / SILOS)
             shard.discard(round_id)
     return found

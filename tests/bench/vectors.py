@@ -138,7 +138,7 @@ async def sharded(home: Path, count: int, machines: list[list[Any]]) -> list[tup
     async def one(round_id: bytes, silo: str) -> None:
         for number, frame in enumerate(sent):
             await sums.stage(round_id, silo, number, frame)
-        await sums.add(round_id, silo, silo.encode().ljust(32) + round_id)
+        await sums.keep(round_id, silo, silo.encode().ljust(32) + round_id)
 
     for number in range(RUNS + 1):
         round_id = number.to_bytes(16, "big")

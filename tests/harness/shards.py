@@ -33,8 +33,8 @@ class LocalShard:
     async def stage(self, round_id: bytes, silo: str, first: int, end: int, data: bytes) -> tuple[bytes, ...]:
         return self._do("stage", lambda: self.shard.stage(round_id, silo, first, end, data))
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
-        return self._do("add", lambda: self.shard.add(round_id, silo, name))
+    async def keep(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
+        return self._do("keep", lambda: self.shard.keep(round_id, silo, name))
 
     async def holds(self, round_id: bytes, silo: str, name: bytes, digests: tuple[bytes, ...]) -> bool:
         return self._do("holds", lambda: self.shard.holds(round_id, silo, name, digests))

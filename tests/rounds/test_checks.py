@@ -823,14 +823,14 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
             sums.stage(b"r", ME, 0, 1, frame)
     with pytest.raises(ProtocolError, match="another shard"):
         sums.stage(b"r", ME, 1, 2, payload)
-    assert sums.stage(b"r", ME, 0, 1, bytes(len(payload))) != digests, "which tells the driver, before it is added"
-    assert sums.add(b"r", AFTER, b"m") == (0,), "the piece that is lacking"
+    assert sums.stage(b"r", ME, 0, 1, bytes(len(payload))) != digests, "which tells the driver, before it is kept"
+    assert sums.keep(b"r", AFTER, b"m") == (0,), "the piece that is lacking"
     assert sums.stage(b"r", ME, 0, 1, payload) == digests
     for _ in range(2):  # a call that is repeated changes nothing
-        assert sums.add(b"r", ME, b"m") == ()
+        assert sums.keep(b"r", ME, b"m") == ()
         assert sums.stage(b"r", ME, 0, 1, bytes(len(payload))) != digests
-    with pytest.raises(ProtocolError, match="added before"):
-        sums.add(b"r", ME, b"another")
+    with pytest.raises(ProtocolError, match="kept before"):
+        sums.keep(b"r", ME, b"another")
     with pytest.raises(ProtocolError, match="not open"):
         sums.stage(b"x", ME, 0, 1, payload)
     with pytest.raises(ProtocolError, match="not open"):

@@ -37,7 +37,7 @@ def dies(step: str, at: int) -> Callable[[int, str], str]:
     return before
 
 
-@pytest.mark.parametrize(("step", "at"), [("stage", 0), ("stage", 2), ("add", 1), ("close", 0)])
+@pytest.mark.parametrize(("step", "at"), [("stage", 0), ("stage", 2), ("keep", 1), ("close", 0)])
 def test_a_shard_that_is_lost_with_its_disk_gets_its_range_again_from_the_silos(
     long: LongFederation, step: str, at: int
 ) -> None:
