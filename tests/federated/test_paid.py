@@ -14,7 +14,7 @@ import pytest
 import analyst.client
 import analyst.link
 from aggregator.gate import Gate
-from aggregator.store import ReportStore
+from aggregator.store import Writing
 from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import LostError
@@ -125,15 +125,15 @@ def test_a_client_that_is_killed_loses_no_answer(running: Served, point: str) ->
 def test_a_reply_that_is_lost_at_the_aggregator_is_found_there(
     running: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = ReportStore.put
+    end = Writing.end
 
-    def lost(self: ReportStore, *arguments: object) -> bytes:
-        put(self, *arguments)  # type: ignore[arg-type]
+    def lost(self: Writing) -> None:
+        end(self)
         raise RuntimeError("it ends here")
 
     before = charges(running)
     with monkeypatch.context() as patch:
-        patch.setattr(ReportStore, "put", lost)
+        patch.setattr(Writing, "end", lost)
         with pytest.raises(FederationError, match="RuntimeError") as failed:
             ask(running)
     assert failed.value.hint.endswith("give the same command again: what is paid is not paid twice")

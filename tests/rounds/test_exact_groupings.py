@@ -106,7 +106,7 @@ def test_rows_of_one_person_at_a_silo_are_one_person_of_a_centre(tmp_path: Path)
         model = the_model(simulation)
     (centres,) = model.fitted.listings
     assert [line.name for line in centres.lines] == ["centre 1"]
-    assert model.fitted.notes == ("left out: 1 centres of fewer than 10 persons",)
+    assert model.fitted.notes == ("left out: 1 centre of fewer than 10 persons",)
     assert figures(model)["rows"] == sum(map(len, rows.values())) - 24
 
 

@@ -123,7 +123,7 @@ def test_every_family_is_what_its_functions_give_of_the_opened_sums(
     job = job_of(model, label, "epsilon = 20\n" + (f"rounds = {rounds}\n" if rounds > 1 else "") + more)
     with banks(tmp_path / "f", job) as (simulation, file):
         training = run(simulation, file)
-        found = the_model(simulation)
+        found, held = the_model(simulation), numbers_of(models(simulation)["east"])
         request = asked(simulation)[0]
     assert (training.steps, training.ended) == (rounds, None)
     assert isinstance(request.plan, NoisedStep)
@@ -148,7 +148,6 @@ def test_every_family_is_what_its_functions_give_of_the_opened_sums(
                           noised.nothing),
         )  # fmt: skip
     assert state is not None
-    held = numbers_of(models(simulation)["east"])
     assert held["accepted"] == pytest.approx(state["accepted"], abs=2e-3)
     assert held["persons"][0] == pytest.approx(len(persons))
     dropped = [note for note in found.fitted.notes if note.startswith("dropped: kind = d")]

@@ -205,7 +205,7 @@ def test_of_equal_distances_the_first_centre_has_the_row_and_an_empty_centre_sta
     assert state["counts"].tolist() == [3, 2, 0]
     assert in_units(own, state).ravel() == pytest.approx([5 / 3, 10, 10])
     assert list(listing(fitted, "centres")) == ["centre 1", "centre 2"]
-    assert "left out: 1 centres of fewer than 2 persons" in fitted.notes
+    assert "left out: 1 centre of fewer than 2 persons" in fitted.notes
 
 
 def test_a_centre_of_few_persons_is_not_shown_however_many_rows_they_have() -> None:
@@ -216,7 +216,7 @@ def test_a_centre_of_few_persons_is_not_shown_however_many_rows_they_have() -> N
     _, fitted, _ = run(own, [Examples(person, whole.cells)])
     assert listing(fitted, "centres") == {"centre 1": (12, 12, 0)}
     assert figures(fitted) == {"rows": 12, "rows left out": 0}
-    assert fitted.notes == ("left out: 1 centres of fewer than 4 persons",)
+    assert fitted.notes == ("left out: 1 centre of fewer than 4 persons",)
     _, hidden, _ = run(task("k-means", [number("x", 0, 10)], None, ("x",), clusters="1"), [part(whole, np.arange(9))])
     assert not hidden.listings
 
