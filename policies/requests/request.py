@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.backends.registry import BACKENDS
-from crypto.backends.scheme import Shape
+from crypto.backends.scheme import MAX_VALUES, Shape
 from crypto.errors import CryptoError
 from crypto.keys import SECRET_BYTES
 from crypto.rounds.committees import quorum_of
@@ -29,7 +29,7 @@ from policies.units import DAY_S, LOAD_S, MAX_SEND_S, MAX_WAIT_S, MICRO, SEND_S,
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
 MAX_SLOTS = 1_000_000  # of figures
-MAX_TRAINED = 2**26  # of the weights of a model; each policy says how many it takes, `vectors.max_values`
+MAX_TRAINED = MAX_VALUES  # of the weights of a model; each policy says how many it takes, `vectors.max_values`
 OTHER_SLOTS = 100_000  # of every backend but masking, which alone is fast enough for more
 MAX_LIFETIME_S = 30 * DAY_S
 
