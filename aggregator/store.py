@@ -23,7 +23,7 @@ from aggregator.keeping import Erased, ErasureDates, Keeping, KeptFile, Room, du
 from crypto.errors import WireError
 from crypto.keys import VerifyKey
 from crypto.randomness import token
-from crypto.rounds.report import REPORT_HEADER_BYTES, EncryptedReport, StoredReport, report_header
+from crypto.rounds.report import EncryptedReport, StoredReport, report_header
 from crypto.wire import Digest, Message, Name, verify
 from federation.files import sync_directory
 from policies.budget.ledger import Checkpoint
@@ -110,12 +110,6 @@ class ReportStore:
         filed = Filed(report=name, analyst=analyst)
         _write(self._filed(request_hash), (filed.encode(),), self._filing_room(round_id))
         return Writing(name, header, self._report(name), self._room(round_id))
-
-    def header(self, name: bytes) -> bytes:
-        """Return the report of that name without its blinded sum; raises StoreError as `get`."""
-        with self._reading(name), self._report(name).open("rb") as file:
-            first = file.read(REPORT_HEADER_BYTES)
-            return first + file.read(int.from_bytes(first[-4:], "big"))
 
     def get(self, name: bytes) -> bytes:
         """Return the report of that name; raises StoreError if there is none, with the date if it was erased."""

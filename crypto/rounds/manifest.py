@@ -62,7 +62,12 @@ class Terms(Message):
     @property
     def is_long(self) -> bool:
         """Whether the sum is proven by inner products, and not added once more; see `crypto.rounds.products`."""
-        return self.backend == "masking" and self.length > CHUNK_VALUES
+        return is_long(self.backend, self.length)
+
+
+def is_long(backend: str, length: int) -> bool:
+    """Tell whether a round of this backend and of so many values is long: then its sum is proven."""
+    return backend == "masking" and length > CHUNK_VALUES
 
 
 class Propose(Message):

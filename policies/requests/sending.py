@@ -8,8 +8,9 @@ section 2.7.
 from dataclasses import dataclass
 
 from crypto.backends.registry import BACKENDS
-from crypto.backends.scheme import CHUNK_VALUES, Shape
+from crypto.backends.scheme import Shape
 from crypto.rounds.committees import quorum_of
+from crypto.rounds.manifest import is_long
 from crypto.rounds.payload import piece_sizes, sum_sizes
 from policies.requests.computations import slot_count
 from policies.requests.request import Request
@@ -36,7 +37,7 @@ class Sent:
 def sent_of(request: Request) -> Sent:
     """Return what a request's round sends."""
     values, silos = slot_count(request.plan, request.table), len(request.silos)
-    if request.backend != "masking" or values <= CHUNK_VALUES:
+    if not is_long(request.backend, values):
         return Sent(values)
     shape = Shape(values, silos, quorum_of(silos), terms_of(request, bytes(32)).limit)
     scheme = BACKENDS[request.backend].bind(shape, request.round_key)

@@ -7,7 +7,7 @@ the aggregator between sees no state and no hash of one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from blake3 import blake3
@@ -28,7 +28,7 @@ from crypto.wire import sign, verify
 from policies.budget.ledger import Ledger
 from policies.requests.request import Request, job_of
 from policies.requests.training import TrainingStep
-from silo_node.rounds.learning import signed_position, step_request, why_unmet
+from silo_node.rounds.learning import check_domains, signed_position, step_request, why_unmet
 from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
@@ -52,6 +52,7 @@ class Taking:
 
     asked: bytes  # the SHA-256 of the request to hand over
     request: Request
+    step: TrainingStep  # that it asks for
     state: HeldState
     frames: tuple[bytes, ...] = field(default=(), repr=False)
 
@@ -154,7 +155,7 @@ def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes])
         raise ProtocolError("this training run began with another request")
     if own is not None and own.done >= most.done:
         raise ProtocolError(f"this silo has learned {own.done} steps of the run, a state after {most.done} is behind")
-    return Taking(sha256(data).digest(), request, most)
+    return Taking(sha256(data).digest(), request, step, most)
 
 
 def with_frame(silo: Silo, taking: Taking, data: bytes, index: int, sealed: bytes) -> Taking:
@@ -165,7 +166,7 @@ def with_frame(silo: Silo, taking: Taking, data: bytes, index: int, sealed: byte
     frame = silo.sealing.open(sealed, frame_context(asked, index))
     if len(frame) != min(FRAME_BYTES, taking.state.size - index * FRAME_BYTES):
         raise ProtocolError(f"frame {index} of the state has {len(frame)} bytes")
-    return Taking(taking.asked, taking.request, taking.state, (*taking.frames, frame))
+    return replace(taking, frames=(*taking.frames, frame))
 
 
 def taken(silo: Silo, ledger: Ledger, now: int, taking: Taking) -> tuple[bytes, ...]:
@@ -190,10 +191,8 @@ def taken(silo: Silo, ledger: Ledger, now: int, taking: Taking) -> tuple[bytes, 
 
 def _check_state(taking: Taking, state: RunState) -> None:
     """Raise ProtocolError unless a state is of the run, the job and the step that its holders and the request name."""
-    request, step, said = taking.request, taking.request.plan.training, taking.state
-    if step is None or request.table.unresolved:
-        unknown = ", ".join(one.name for one in request.table.unresolved)
-        raise ProtocolError(f"the model has a feature with a domain that this policy lacks: {unknown}")
+    request, step, said = taking.request, taking.step, taking.state
+    check_domains(request)
     of_silos = state.run, state.job, state.position, state.done
     if of_silos != (said.run, said.job, said.position, said.done):
         raise ProtocolError("the state that was handed over is of another step than its holders say")

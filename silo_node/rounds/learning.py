@@ -47,8 +47,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
             check_position(state, request)
         except ProtocolError:
             return (signed_position(silo, ledger, step.run, state),)
-        if unknown := request.table.unresolved:
-            raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
+        check_domains(request)
         terms = terms_of(request, request_hash)
         checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
         check_conditions(silo, checked)
@@ -62,6 +61,12 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
             keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
         keep_run(silo, ledger, state, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
+
+
+def check_domains(request: Request) -> None:
+    """Raise ProtocolError if a feature of a model has a long domain that the policy does not have any more."""
+    if unknown := request.table.unresolved:
+        raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
 
 
 def step_request(silo: Silo, envelope: bytes) -> tuple[Request, TrainingStep, bytes]:

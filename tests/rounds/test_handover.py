@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -459,7 +459,7 @@ def test_what_a_quorum_holds_is_taken_frame_by_frame_and_never_goes_back(
     ledger_of(story.south).audit()
     # The same once more, and what was agreed before: the silo has it already.
     assert "learned" in story.take(statements, story.frame(pieces[0]))
-    full = handover.Taking(older.asked, older.request, older.state, tuple(pieces))
+    full = replace(older, frames=tuple(pieces))
     with pytest.raises(CryptoError, match="meanwhile"):
         handover.taken(known_to(story.south), ledger_of(story.south), 0, full)
 
