@@ -113,7 +113,7 @@ async def _of_input(
 
 
 def _add_input(scheme: MaskingScheme, found: InnerProducts, index: int, piece: bytes) -> None:
-    found.add(scheme.unreduced.of_words(scheme.words(index, piece)))
+    found.add(scheme.coordinates(index, piece))
 
 
 def _add_sum(scheme: MaskingScheme, found: InnerProducts, index: int, chunk: bytes) -> None:

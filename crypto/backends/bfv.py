@@ -21,6 +21,7 @@ from crypto.backends.lanes import Lanes
 from crypto.backends.lattice_parameters import BATCHING_PRIME, BFV, CIPHERTEXT_WORDS, MODULUS
 from crypto.backends.scheme import (
     Accumulator,
+    Bytes,
     Opened,
     RoundKey,
     Scheme,
@@ -78,7 +79,7 @@ class BfvScheme:
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,

@@ -24,6 +24,7 @@ from crypto.backends.lattice_parameters import CKKS, DEGREE, MODULUS
 from crypto.backends.scheme import (
     KEY_ID_BYTES,
     Accumulator,
+    Bytes,
     Opened,
     RoundKey,
     Scheme,
@@ -81,7 +82,7 @@ class CkksScheme:
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,

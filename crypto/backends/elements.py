@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from crypto.backends.keystream import Elements
-from crypto.backends.scheme import check_size
+from crypto.backends.scheme import Bytes, check_size
 from crypto.errors import ProtocolError, RangeError
 
 
@@ -67,7 +67,7 @@ class ElementSum:
         return read_elements(chunk, int(self._modulus), self._lengths[index], index, self._header)
 
 
-def read_elements(chunk: bytes, modulus: int, count: int, index: int, header: bytes = b"") -> Elements:
+def read_elements(chunk: Bytes, modulus: int, count: int, index: int, header: bytes = b"") -> Elements:
     """Return the words of a chunk, as a view of its bytes.
 
     Raises WireError on a wrong size, ProtocolError on another header, RangeError on a word outside the group.

@@ -17,6 +17,7 @@ from crypto.backends.masks import apply_masks, blind
 from crypto.backends.scheme import (
     CHUNK_VALUES,
     Accumulator,
+    Bytes,
     Opened,
     RoundKey,
     Scheme,
@@ -96,9 +97,13 @@ class MaskingScheme:
         """How the sum of a long round lies in its chunks."""
         return Unreduced(self.shape, self.ring)
 
-    def words(self, index: int, chunk: bytes | memoryview) -> Words:
+    def words(self, index: int, chunk: Bytes) -> Words:
         """Return the words of a blinded chunk; raises CryptoError on bytes that are none."""
         return words_of(self.ring, self.shape.values(index), index, chunk)
+
+    def coordinates(self, index: int, chunk: Bytes) -> Words:
+        """Return what a blinded chunk adds to the unreduced sum of a long round; raises as `words` does."""
+        return self.unreduced.of_words(self.words(index, chunk))
 
     def sum_bytes(self, index: int) -> int:
         return self.unreduced.chunk_bytes(index) if self.shape.is_long else self.chunk_bytes(0, index)
@@ -115,7 +120,7 @@ class MaskingScheme:
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
@@ -127,7 +132,7 @@ class MaskingScheme:
             units[start : start + words.size] = self.ring.signed(words)
         return Opened(self.shape.check_sum(units))
 
-    def _reduced(self, chunks: Sequence[bytes], first: int) -> Words:
+    def _reduced(self, chunks: Sequence[Bytes], first: int) -> Words:
         """Return the ring elements of a sum from a value on, at most `_PART` of them."""
         words, how = np.empty(min(_PART, self.shape.length - first), self.ring.dtype), self.unreduced
         for start in range(0, words.size, CHUNK_VALUES):

@@ -24,6 +24,7 @@ from crypto.backends.keystream import integers
 from crypto.backends.scheme import (
     KEY_ID_BYTES,
     Accumulator,
+    Bytes,
     Opened,
     RoundKey,
     Scheme,
@@ -226,7 +227,7 @@ class PaillierScheme:
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
@@ -242,7 +243,7 @@ class PaillierScheme:
         units = np.array(values[: self.shape.length], np.int64)
         return Opened(self.shape.check_sum(units))
 
-    def read(self, chunk: bytes, index: int) -> list[Any]:
+    def read(self, chunk: Bytes, index: int) -> list[Any]:
         """Return a chunk's ciphertexts; raises WireError, ProtocolError or RangeError."""
         check_size(chunk, self.sum_bytes(index), index)
         if chunk[:KEY_ID_BYTES] != self.key_id:

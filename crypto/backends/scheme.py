@@ -26,6 +26,7 @@ MAX_CHUNKS = MAX_VALUES // CHUNK_VALUES
 
 
 Units = npt.NDArray[np.int64]  # signed ring units, one value each
+Bytes = bytes | memoryview  # of a report, of which a long sum is read without a copy
 KEY_ID_BYTES = 32
 
 
@@ -157,7 +158,7 @@ class Scheme(Protocol):
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
@@ -218,7 +219,7 @@ def check_no_key(name: str, public: bytes) -> None:
         raise ProtocolError(f"a key for the backend {name!r}, which has none")
 
 
-def only_column(scheme: Scheme, sums: Mapping[int, Sequence[bytes]]) -> Sequence[bytes]:
+def only_column(scheme: Scheme, sums: Mapping[int, Sequence[Bytes]]) -> Sequence[Bytes]:
     """Return the chunks of the only column of a sum; raises WireError if columns, chunks or sizes differ from that."""
     if set(sums) != {0}:
         raise WireError(f"a sum of columns {sorted(sums)[:10]}, expected column 0 only")
@@ -226,7 +227,7 @@ def only_column(scheme: Scheme, sums: Mapping[int, Sequence[bytes]]) -> Sequence
     return sums[0]
 
 
-def check_sizes(scheme: Scheme, chunks: Sequence[bytes]) -> None:
+def check_sizes(scheme: Scheme, chunks: Sequence[Bytes]) -> None:
     """Raise WireError unless a sum has the number of chunks of the scheme, each with the right size."""
     if len(chunks) != scheme.shape.chunks:
         raise WireError(f"a sum of {len(chunks)} chunks, expected {scheme.shape.chunks}")
@@ -234,7 +235,7 @@ def check_sizes(scheme: Scheme, chunks: Sequence[bytes]) -> None:
         check_size(chunk, scheme.sum_bytes(index), index)
 
 
-def check_size(chunk: bytes | memoryview, size: int, index: int) -> None:
+def check_size(chunk: Bytes, size: int, index: int) -> None:
     """Raise WireError unless a chunk has this size."""
     if len(chunk) != size:
         raise WireError(f"chunk {index} has {len(chunk)} bytes, expected {size}")

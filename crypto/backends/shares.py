@@ -26,6 +26,7 @@ from crypto.backends.elements import ElementSum, read_elements
 from crypto.backends.keystream import Elements, UniformStream
 from crypto.backends.scheme import (
     Accumulator,
+    Bytes,
     Opened,
     RoundKey,
     Scheme,
@@ -137,7 +138,7 @@ class SharesScheme:
 
     def open(
         self,
-        sums: Mapping[int, Sequence[bytes]],
+        sums: Mapping[int, Sequence[Bytes]],
         added_seeds: Sequence[bytes],
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,

@@ -13,7 +13,6 @@ from dataclasses import InitVar, dataclass, field
 from hashlib import sha256
 from itertools import combinations, islice
 from types import MappingProxyType
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -91,25 +90,6 @@ class OpenedSum:
             found.append(self.units[start : start + block.length].astype(np.int64, copy=False))
             start += block.length
         return found
-
-
-class _Chunks(Sequence[bytes]):
-    """The chunks of a sum, each copied out of the report when it is read: a long sum is not held twice."""
-
-    def __init__(self, pieces: Sequence[memoryview]) -> None:
-        self._pieces = pieces
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "_Chunks": ...
-
-    def __getitem__(self, index: int | slice) -> "bytes | _Chunks":
-        return _Chunks(self._pieces[index]) if isinstance(index, slice) else bytes(self._pieces[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +241,7 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
         added_seeds += [pair_seed(rebuilt[silo], manifest_hash, name) for name in later]
         seeds = _seeds_before(checked, index, mask_key)
         subtracted_seeds += [seed for name, seed in seeds.items() if name in survivors]
-    opened = scheme.open({0: _Chunks(pieces)}, added_seeds, subtracted_seeds, secret)
+    opened = scheme.open({0: pieces}, added_seeds, subtracted_seeds, secret)
     return OpenedSum(manifest, checked.survivor_set, opened.units, wrong)
 
 

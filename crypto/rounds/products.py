@@ -162,7 +162,7 @@ def products_of(scheme: MaskingScheme, challenge: Challenge, pieces: Callable[[i
     """Return the inner products of a blinded vector; `pieces` returns a chunk of it, by its number."""
     found = coefficients_of(challenge)
     for index in range(scheme.shape.chunks):
-        found.add(scheme.unreduced.of_words(scheme.words(index, pieces(index))))
+        found.add(scheme.coordinates(index, pieces(index)))
     return found.values
 
 

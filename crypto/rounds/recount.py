@@ -93,7 +93,7 @@ def check_products(checked: CheckedReport, scheme: MaskingScheme, proof: Proof, 
         chunk, at = checked.stored.blinded_sum[start : start + how.chunk_bytes(index)], 0
         start += len(chunk)
         fetched = signed_chunks(checked, proof.whole, index, evidence(index)) if proof.whole else ()
-        own = [how.of_words(scheme.words(index, one)) for one in fetched]
+        own = [scheme.coordinates(index, one) for one in fetched]
         for block in how.blocks(index, chunk):
             how.check(index, block, len(checked.survivors))
             for coordinates in own:

@@ -80,6 +80,8 @@ def test_without_noise_a_question_equals_pooled_duckdb(of_two: Simulation) -> No
         report = of_two.federation.query(question, purpose=PURPOSE, epsilon=1.0, counts_cut=False)
         # No noise was added, but the noise that was to be there is what intervals are made of.
         found, truth = [values(row) for row in report.rows], [list(row.values()) for row in pooled(question)]
+        if "ORDER BY" not in question:  # DuckDB tells its groups in any order then
+            found, truth = sorted(found), sorted(truth)
         assert len(found) == len(truth), (question, found, truth)
         for row, true in zip(found, truth, strict=True):
             for cell, expected in zip(row, true, strict=True):
