@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from math import prod
 from typing import Literal
 
 from policies.requests import interactions
@@ -14,13 +15,14 @@ from policies.requests.tables import Table, TableColumn
 
 MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
 MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
-Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
+# Of a column: true or false, one of a domain, a number with bounds, many of them in one cell.
+Kind = Literal["bool", "text", "number", "array"]
 
 
 def kind_of(column: TableColumn) -> Kind | None:
     """Return which kind of cells a column has; None for one without bounds and domain."""
-    if column.type == "bool":
-        return "bool"
+    if column.type in ("bool", "array"):
+        return column.type
     if column.domain:
         return "text"
     return "number" if column.step is not None else None
@@ -65,12 +67,14 @@ class Task:
         """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
 
         With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing. With
-        `interactions` one more for each product of two columns.
+        `interactions` one more for each product of two columns. An array has one for each of its numbers.
         """
         columns = [self.table.column(name) for name in self.features]
         plain = 2 if self.options.get("missing") == "indicator" else 1
         pairs = interactions.width_of(self.options.get("interactions", ""), self.table.column)
-        return 1 + pairs + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
+        arrays = sum(prod(column.shape) for column in columns if column.type == "array")
+        others = [column for column in columns if column.type != "array"]
+        return 1 + pairs + arrays + sum(len(column.domain) - 1 if column.domain else plain for column in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Shape:
     options: Mapping[str, Option] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     least_features: int = 1
-    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays
     rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
