@@ -112,7 +112,7 @@ class RunPreview:
 
 
 def preview_run(
-    federation: Federation, job: Job, keep: Path | None = None, deadline: int = WAIT_S, send_deadline: int = SEND_S
+    federation: Federation, job: Job, keep: Path | None = None, deadline: int | None = None, send_deadline: int = SEND_S
 ) -> RunPreview:
     """Return what a job's run would take, or what is left of the one in `keep`; raises as `train` does before it asks.
 
@@ -125,7 +125,7 @@ def preview_run(
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     if done:
         request = federation.renew(request, _at(step, done))
-    request = waiting(request, deadline, send_deadline)
+    request = waiting(request, deadline or job.deadline or WAIT_S, send_deadline)
     said, asked = federation.said_of(request), federation.offer_of(request.silos)
     standing, costs = _beside(federation, beside(federation, job, request, done), said.standings)
     sizes = tuple(_sizes(federation, asked, request, done))

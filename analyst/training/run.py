@@ -75,7 +75,7 @@ def train(
     job: Job,
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
-    deadline: int = WAIT_S,
+    deadline: int | None = None,
     tell: Callable[[RoundDone], None] = lambda done: None,
     sleep: Sleep = time.sleep,
     send_deadline: int = SEND_S,
@@ -83,12 +83,12 @@ def train(
     """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
-    `deadline` seconds for the silos' computing and `send_deadline` for each to send a long vector, whatever the
-    interrupted run waited, and `sleep` is called while silos may be on their way back. Raises AnalystError before
-    anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if too few are left to
-    answer.
+    `deadline` seconds (the job's, or 60) for the silos' computing and `send_deadline` for each to send a long vector,
+    whatever the interrupted run waited, and `sleep` is called while silos may be on their way back. Raises AnalystError
+    before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if too few are
+    left to answer.
     """
-    digest = job_digest(job)
+    digest, deadline = job_digest(job), deadline or job.deadline or WAIT_S
     tell_owed(federation, keep)
     state = resumed(keep, digest)
     goes_on = state is not None
