@@ -4,7 +4,7 @@ McMahan, Moore, Ramage, Hampson and Aguera y Arcas, AISTATS 2017, algorithm 1.
 """
 
 from policies.networks.algorithms.algorithm import UPDATE, Algorithm, Held, Options, Sums, Vector
-from policies.requests.shapes import number_option
+from policies.options import number_option
 
 
 def _init(options: Options, weights: Vector) -> Held:
