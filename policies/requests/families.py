@@ -14,6 +14,7 @@ from typing import Literal
 
 from policies.requests import audited, interactions
 from policies.requests.hashed import SHAPE as HASHED_LOGISTIC
+from policies.requests.networks import NETWORKS
 from policies.requests.shapes import MAX_WIDTH as MAX_WIDTH
 from policies.requests.shapes import MOST_PER_ROW as MOST_PER_ROW
 from policies.requests.shapes import Kind as Kind
@@ -432,6 +433,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             changed=lambda task: 2,
             check=_check_audit,
         ),
+        **NETWORKS,
     }
 )
 

@@ -5,10 +5,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from math import prod
 from typing import Literal
 
+from policies.options import Option as Option
+from policies.options import choice_option as choice_option
+from policies.options import number_option as number_option
+from policies.options import parsed_option as parsed_option
+from policies.options import whole_option as whole_option
+from policies.options import width_option as width_option
 from policies.requests import interactions
 from policies.requests.statistic import Extent, exact
 from policies.requests.tables import Table, TableColumn
@@ -78,14 +83,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """A parameter of a family: its default, and a check that raises ValueError with what is expected."""
-
-    default: str
-    check: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """A further column of a family: its role in the policy, the kinds of its cells, whether it must be named."""
 
@@ -108,7 +105,8 @@ class Shape:
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
-    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
+    # Of a row; None where it predicts nothing, and "label" where the kind of the label says what.
+    predicts: Literal["class", "number", "order", "label"] | None = None
     # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
     has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
@@ -123,51 +121,6 @@ class Shape:
         if most is None:
             return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
         return {name: Extent(length, 0, 0, 0, room=most, most=most) for name, length in self.blocks(task).items()}
-
-
-def number_option(default: str, low: str, high: str) -> Option:
-    """Return an option that is a plain decimal number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        try:
-            found = Decimal(text)
-        except InvalidOperation:
-            found = Decimal("nan")
-        if not found.is_finite() or f"{found:f}" != text or not Decimal(low) <= found <= Decimal(high):
-            raise ValueError(f"expected a number from {low} to {high}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def width_option() -> Option:
-    """Return an option that is a plain number above 0, or left out."""
-    number = number_option("", "0.000000001", "1000000000000")
-    return Option("", lambda text: number.check(text) if text else None)
-
-
-def choice_option(default: str, *values: str) -> Option:
-    """Return an option that is one of some words."""
-
-    def check(text: str) -> None:
-        if text not in values:
-            raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def whole_option(default: str, low: int, high: int) -> Option:
-    """Return an option that is a whole number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        if not (text.isascii() and text.isdigit() and str(int(text)) == text and low <= int(text) <= high):
-            raise ValueError(f"expected a whole number from {low:,} to {high:,}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def parsed_option(parse: Callable[[str], object]) -> Option:
-    """Return an option that is left out, or a text that `parse` takes; it raises ValueError else."""
-    return Option("", lambda text: None if not text else (parse(text), None)[1])
 
 
 def any_value(text: str) -> None:
