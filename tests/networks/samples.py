@@ -39,7 +39,8 @@ def one(call: str, shape: Sequence[int], weights: Fields | None = None, /, **arg
 
 def recurrent(call: str, gives: str, read: int, size: int, layers: int, directions: int, *, bias: bool = True) -> Graph:
     """Return a graph of one recurrent call over five places."""
-    gates, weights = {"lstm": 4, "gru": 3}[call] * size, {}
+    gates = {"lstm": 4, "gru": 3}[call] * size
+    weights: dict[str, list[int]] = {}
     for at in range(layers * directions):
         width = read if at < directions else directions * size
         weights |= {f"r.ih{at}": [gates, width], f"r.hh{at}": [gates, size]}
