@@ -39,7 +39,8 @@ def one(call: str, shape: Sequence[int], weights: Fields | None = None, /, **arg
 
 def recurrent(call: str, gives: str, read: int, size: int, layers: int, directions: int, *, bias: bool = True) -> Graph:
     """Return a graph of one recurrent call over five places."""
-    gates, weights = {"lstm": 4, "gru": 3}[call] * size, {}
+    gates = {"lstm": 4, "gru": 3}[call] * size
+    weights: dict[str, list[int]] = {}
     for at in range(layers * directions):
         width = read if at < directions else directions * size
         weights |= {f"r.ih{at}": [gates, width], f"r.hh{at}": [gates, size]}
@@ -58,7 +59,7 @@ def samples() -> dict[str, Graph]:
     plain = ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus")
     found = {name: one(name, [3, 4]) for name in plain}
     found |= {name: one(name, [3, 4], slope="0.1") for name in ("leaky_relu", "elu")}
-    found["scale"] = one("scale", [3], times="-2.5", plus="0.125")
+    found["scale"] = one("scale", [3], times="-2.5", over="3", plus="0.125")
     found["linear"] = one("linear", [3, 4], {"w": [5, 4], "b": [5]}, weight="w", bias="b")
     found["embedding"] = graph(
         {WHOLE: [6]}, {"w": [7, 4]}, {"call": "embedding", "name": "y", "of": WHOLE, "weight": "w", "padding": 2}
