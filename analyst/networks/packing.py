@@ -224,7 +224,7 @@ def _needed(calls: Sequence[Call], output: str) -> list[Call]:
 
 
 def _numbers(tensor: torch.Tensor) -> Numbers:
-    return np.ascontiguousarray(tensor.to(torch.float32).cpu().numpy())
+    return np.array(tensor.to(torch.float32).cpu().numpy(), order="C")  # a copy: the module may be trained on
 
 
 def _begun(weight: Numbers) -> Mapping[str, str | None]:
