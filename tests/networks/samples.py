@@ -59,7 +59,7 @@ def samples() -> dict[str, Graph]:
     plain = ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus")
     found = {name: one(name, [3, 4]) for name in plain}
     found |= {name: one(name, [3, 4], slope="0.1") for name in ("leaky_relu", "elu")}
-    found["scale"] = one("scale", [3], times="-2.5", plus="0.125")
+    found["scale"] = one("scale", [3], times="-2.5", over="3", plus="0.125")
     found["linear"] = one("linear", [3, 4], {"w": [5, 4], "b": [5]}, weight="w", bias="b")
     found["embedding"] = graph(
         {WHOLE: [6]}, {"w": [7, 4]}, {"call": "embedding", "name": "y", "of": WHOLE, "weight": "w", "padding": 2}

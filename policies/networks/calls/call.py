@@ -14,7 +14,7 @@ from crypto.wire import Message
 from policies.networks.values import FLOAT_BYTES, MAX_AXES, Cost, Shape, Tensor
 
 # Of an input, a weight or a node. Weights have the names of the module's parameters, such as `layers.0.weight`.
-Ref = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$")]
+Ref = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
 # A plain decimal in its one spelling: no exponent, no zero at its end, no -0.
 Number = Annotated[
     str, Field(pattern=r"^-?([1-9][0-9]{0,8}|0\.[0-9]{0,23}[1-9]|[1-9][0-9]{0,8}\.[0-9]{0,23}[1-9])$|^0$")

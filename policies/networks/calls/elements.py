@@ -43,20 +43,27 @@ class Sloped(Call):
 
 
 class Scale(Call):
-    """Each number times `times`, and then plus `plus`."""
+    """Each number times `times`, then over `over`, then plus `plus`."""
 
     call: Literal["scale"] = "scale"
     times: Number
+    over: Number
     plus: Number
 
     def result(self, known: Known) -> Tensor:
         return reals(known, self.of)
 
     def cost(self, known: Known, result: Tensor) -> Cost:
-        return each(result, 2, 2)
+        return each(result, 3, 3)
 
     def in_words(self, known: Known, result: Tensor) -> str:
-        return f"each of {result.elements:,} numbers times {self.times}, plus {self.plus}"
+        return f"each of {result.elements:,} numbers times {self.times}, over {self.over}, plus {self.plus}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.over == "0":
+            raise ValueError(f"{self.name}: over 0, and nothing is divided by 0")
+        return self
 
 
 class Pairwise(Call):

@@ -73,6 +73,8 @@ def _scale(call: Scale, known: Tensors, mode: Mode) -> torch.Tensor:
     found = known[call.of]
     if call.times != "1":
         found = found * float(call.times)
+    if call.over != "1":
+        found = found / float(call.over)
     return found if call.plus == "0" else found + float(call.plus)
 
 
