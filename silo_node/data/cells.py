@@ -144,6 +144,8 @@ def value_of(text: str, column: Column, rules: CellRules, *, is_native: bool = F
             return _or_zero(_whole(_digits(text, rules), column), column)
         case "decimal":
             return _or_zero(_decimal(_digits(text, rules), column), column)
+        case "array":
+            raise TypeError("arrays are read by `silo_node.data.arrays`")
 
 
 def _native(cell: str, column: Column) -> str:
