@@ -10,8 +10,10 @@ from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
+from policies.networks.graph import Graph
 from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
@@ -43,6 +45,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
+    # Of a packed network, which the option `graph` names by its hash: found by whoever has the file, in no encoding.
+    graph: SkipJsonSchema[Graph | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
@@ -87,6 +91,7 @@ class FamilyStep(TrainingStep, ABC):
             parts={one.name: one.value for one in self.parts},
             options=self.settings,
             run=self.run,
+            graph=self.graph,
         )
 
     def columns(self) -> tuple[str, ...]:
