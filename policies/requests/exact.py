@@ -19,7 +19,7 @@ from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
 from policies.units import ColumnRole, counted
 
-_MOST_SETTINGS = 16
+_MOST_SETTINGS = 48
 SHARE = "share"  # the option that says which share of the run's silos a round asks
 
 
