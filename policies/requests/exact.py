@@ -22,6 +22,7 @@ from policies.requests.training import MAX_FEATURES, TrainingStep
 from policies.units import ColumnRole, counted
 
 _MOST_SETTINGS = 48
+SHARE = "share"  # the option that says which share of the run's silos a round asks
 
 
 class Setting(Message):
@@ -75,6 +76,11 @@ class FamilyStep(TrainingStep, ABC):
         """The options, with the defaults of those that the request leaves out."""
         defaults = {name: option.default for name, option in self.shape.options.items()}
         return defaults | {one.name: one.value for one in self.options}
+
+    @property
+    def share(self) -> Decimal:
+        named = next((one.value for one in self.options if one.name == SHARE), "")
+        return Decimal(named or 1)
 
     def state_values(self, slots: int) -> int:
         return self.shape.held(self.settings, slots)
