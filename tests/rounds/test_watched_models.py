@@ -79,7 +79,7 @@ def test_what_silos_do_not_release_is_a_look_that_failed(tmp_path: Path) -> None
     whole = banks(tmp_path / "f", job_of(AUDIT, WATCH), rows, (*OPEN, "evaluation"), change=COLUMNS)
     with whole as (simulation, file):
         job, federation = read_job(file), simulation.federation
-        train(federation, job)
+        train(federation, job.model_copy(update={"audit": None, "watch": None}))  # which would be refused beside it
         look = look_at(federation, run_of(federation, job, None), job, [])
     assert "refuse" in look.error
     assert look.alarms == (f"the look failed: {look.error}",)

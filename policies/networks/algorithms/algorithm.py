@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.networks.graph import Graph
-from policies.requests.shapes import Option
+from policies.options import Option
 
 Vector = npt.NDArray[np.float64]
 Options = Mapping[str, str]  # with the defaults of what a job leaves out

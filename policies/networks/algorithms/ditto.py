@@ -6,7 +6,7 @@ is a model of the silo alone, and a large one is the shared model.
 
 from policies.networks.algorithms.algorithm import Algorithm, Local, Options
 from policies.networks.algorithms.fedavg import SERVER_RATE, averaged, begun
-from policies.requests.shapes import number_option
+from policies.options import number_option
 
 
 def _local(options: Options) -> Local:

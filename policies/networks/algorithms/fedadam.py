@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from policies.networks.algorithms.algorithm import UPDATE, Algorithm, Held, Options, Sums, Vector
-from policies.requests.shapes import Option, number_option
+from policies.options import Option, number_option
 
 MOMENT_OPTIONS: Mapping[str, Option] = {
     "server_rate": number_option("0.01", "0.000001", "1000"),

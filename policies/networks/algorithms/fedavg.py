@@ -7,7 +7,7 @@ are the "server learning rate" of Reddi et al., ICLR 2021.
 from collections.abc import Mapping
 
 from policies.networks.algorithms.algorithm import UPDATE, Algorithm, Held, Options, Sums, Vector
-from policies.requests.shapes import Option, number_option
+from policies.options import Option, number_option
 
 SERVER_RATE: Mapping[str, Option] = {"server_rate": number_option("1", "0.000001", "1000")}
 

@@ -6,7 +6,7 @@ no shared weight: each silo takes `own_epochs` epochs and keeps the model that c
 
 from policies.networks.algorithms.algorithm import Algorithm, Local, Options
 from policies.networks.algorithms.fedavg import SERVER_RATE, averaged, begun
-from policies.requests.shapes import whole_option
+from policies.options import whole_option
 
 
 def _local(options: Options) -> Local:
