@@ -100,6 +100,9 @@ class FamilyStep(TrainingStep, ABC):
             graph=self.graph,
         )
 
+    def owns(self, table: Table) -> Mapping[str, int]:
+        return self.shape.owns(self.task(table))
+
     def columns(self) -> tuple[str, ...]:
         return (*super().columns(), *(one.value for one in self.parts))
 

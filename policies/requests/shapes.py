@@ -117,6 +117,9 @@ class Shape:
     # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.
     held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
 
+    # The lengths of what a silo keeps for itself after a round, by its name; it is in no sum.
+    owns: Callable[[Task], Mapping[str, int]] = lambda task: {}
+
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""
         most, per_row = self.most(task), MOST_PER_ROW if task.number == 0 else 0

@@ -147,6 +147,10 @@ class TrainingStep(OneSum, Message, ABC):
         """
         return slots
 
+    def owns(self, table: Table) -> Mapping[str, int]:
+        """Return the lengths of what a silo keeps for itself after the step, by its name; none of most families."""
+        return {}
+
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())
 
