@@ -65,7 +65,7 @@ from federation.terminal import (
     typed,
 )
 from policies.errors import ColumnsFileError, PolicyError
-from policies.units import counted
+from policies.units import WAIT_S, counted
 
 _DENIED = 3
 
@@ -132,7 +132,7 @@ def command_line() -> argparse.ArgumentParser:
     train = command("train", _train, "train a model across the silos, which receive it, and you where policies say so")
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
-    deadline_option(train)
+    deadline_option(train, f"the job's, or {WAIT_S}")
     send_deadline_option(train)
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analyst.cli.evaluating import add_evaluate_command
+from analyst.cli.packing import add_pack_command
 from analyst.errors import AnalystError
 from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
@@ -47,6 +48,7 @@ def add_model_commands(commands: Commands) -> None:
     _run(export)
     export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
+    add_pack_command(actions)
 
 
 def _federation(parser: argparse.ArgumentParser) -> None:

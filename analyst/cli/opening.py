@@ -30,10 +30,12 @@ def federation_options(parser: argparse.ArgumentParser, has_analyst: bool = True
         parser.add_argument("--analyst", metavar="NAME", help="who asks, where consilo.toml has several keys")
 
 
-def deadline_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how long the silos may compute."""
-    text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: %(default)s"
-    parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=WAIT_S, metavar="SECONDS", help=text)
+def deadline_option(parser: argparse.ArgumentParser, other: str = "") -> None:
+    """Add the option that says how long the silos may compute; `other` is what it is where the command says nothing."""
+    default = None if other else WAIT_S
+    text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: "
+    text += other or "%(default)s"
+    parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=default, metavar="SECONDS", help=text)
 
 
 def send_deadline_option(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 
 
 def show_run_preview(
-    federation: Federation, job: Job, keep: Path, form: str, deadline: int, send_deadline: int
+    federation: Federation, job: Job, keep: Path, form: str, deadline: int | None, send_deadline: int
 ) -> None:
     """Print what a training run would take and cost."""
     found = preview_run(federation, job, keep, deadline, send_deadline)

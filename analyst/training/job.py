@@ -14,7 +14,12 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
+<<<<<<< HEAD
 from analyst.training.audit_job import AuditJob, counted_alone
+=======
+from analyst.training.audit_job import AuditJob
+from analyst.training.network_job import KeyProblemError, plain
+>>>>>>> main
 from analyst.training.split import split_for
 from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
@@ -35,7 +40,7 @@ from policies.requests.noised_families import ROUNDS as NOISED_ROUNDS
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
-from policies.units import MAX_STEPS, Number, counted
+from policies.units import MAX_STEPS, MAX_WAIT_S, Number, counted
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
 SILOS_ALONE = ("silos",)  # the recipients of a job that names none
@@ -106,6 +111,10 @@ class Job(BaseModel):
     recipients: Annotated[
         tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
     ] = ("silos",)
+    # How long each round waits for the silos' computing, in seconds; left out where the command says it.
+    deadline: Annotated[int | None, Field(ge=1, le=MAX_WAIT_S, exclude_if=lambda seconds: seconds is None)] = None
+    # The packed file whose weights a network begins with; left out where they are fresh.
+    packed: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
 
     @property
     def audited(self) -> AuditJob | None:
@@ -236,12 +245,15 @@ def parsed_job(text: str, path: str) -> Job:
     """Return the job in the text of a file; raises AnalystError with the invalid key and the problem."""
     try:
         document = tomllib.loads(text, parse_float=Decimal)
-        return Job.model_validate(frozen(document))
+        return Job.model_validate(frozen(plain(document)))
+    except KeyProblemError as err:
+        raise AnalystError(f"{path}: {err.where}: {err.message}", err.hint) from err
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the job"
         message = first["msg"].removeprefix("Value error, ")
         known = [field.alias or name for name, field in Job.model_fields.items()]
+        known += ["optimiser"]
         hint = suggest(where, known) if first["type"] == "extra_forbidden" else "docs/training.md describes every key"
         raise AnalystError(f"{path}: {where}: {message}", hint) from err
     except (ValueError, ArithmeticError) as err:

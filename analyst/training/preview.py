@@ -22,9 +22,9 @@ from analyst.training.affordable import Affordable, affordable, limits_of
 from analyst.training.beside import LATER, Beside, beside
 from analyst.training.job import Job, first_request
 from analyst.training.round_metric import metric_in_words
+from analyst.training.rounds import bytes_in_words
 from analyst.training.run import interrupted
-from crypto.rounds.volume import volume_of
-from crypto.wire import attach
+from analyst.training.volume import volume_at_silo
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.run_price import run_price
@@ -34,12 +34,10 @@ from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing, scarcest
-from policies.requests.terms import terms_of
 from policies.requests.training import START, TrainingStep
 from policies.units import MICRO, SEND_S, WAIT_S, counted
 
 S = TypeVar("S", bound=TrainingStep)
-_SIGNATURE = bytes(64)
 _BUDGETS = "BUDGET"  # how the codes of a refusal begin that is for what is left
 
 
@@ -112,7 +110,7 @@ class RunPreview:
 
 
 def preview_run(
-    federation: Federation, job: Job, keep: Path | None = None, deadline: int = WAIT_S, send_deadline: int = SEND_S
+    federation: Federation, job: Job, keep: Path | None = None, deadline: int | None = None, send_deadline: int = SEND_S
 ) -> RunPreview:
     """Return what a job's run would take, or what is left of the one in `keep`; raises as `train` does before it asks.
 
@@ -125,7 +123,7 @@ def preview_run(
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     if done:
         request = federation.renew(request, _at(step, done))
-    request = waiting(request, deadline, send_deadline)
+    request = waiting(request, deadline or job.deadline or WAIT_S, send_deadline)
     said, asked = federation.said_of(request), federation.offer_of(request.silos)
     standing, costs = _beside(federation, beside(federation, job, request, done), said.standings)
     sizes = tuple(_sizes(federation, asked, request, done))
@@ -185,7 +183,6 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
         return
     lengths = [(slot_count(_at(step, number), request.table), number) for number in range(done, step.steps)]
     conditions = Bearing.of(offer.silos.values()).conditions
-    config = federation.config
     for values, group in groupby(lengths, key=lambda one: one[0]):
         numbers = [number for _, number in group]
         try:
@@ -195,17 +192,7 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
             raise AnalystError(
                 f"round {numbers[0] + 1} cannot be asked: {reason}", "change the job; docs/training.md says what fits"
             ) from err
-        found = volume_of(
-            config.federation,
-            config.dialled or config.aggregator.name,
-            later.silos,
-            terms_of(later, bytes(32)),
-            len(attach(later, federation.analyst, _SIGNATURE)),
-            later.round_key,
-            conditions,
-            later.expires_at,
-            is_learned=True,
-        )
+        found = volume_at_silo(federation, later, conditions)
         yield Rounds(numbers[0] + 1, numbers[-1] + 1, values, found.up, found.down)
 
 
@@ -250,8 +237,10 @@ def run_lines(found: RunPreview) -> Iterator[str]:
     yield f"rounds: at most {found.rounds}{after}, and the run may end before"
     for one in found.sizes:
         which = f"round {one.first}" if one.count == 1 else f"rounds {one.first} to {one.last}, each"
-        yield f"  {which}: {one.values:,} values; a silo sends {_size(one.up_bytes)}, receives {_size(one.down_bytes)}"
-    yield f"  all together: a silo sends {_size(found.up_bytes)}, receives {_size(found.down_bytes)}"
+        up, down = bytes_in_words(one.up_bytes), bytes_in_words(one.down_bytes)
+        yield f"  {which}: {one.values:,} values; a silo sends {up}, receives {down}"
+    up, down = bytes_in_words(found.up_bytes), bytes_in_words(found.down_bytes)
+    yield f"  all together: a silo sends {up}, receives {down}"
     yield ""
     yield from _price_lines(found)
     yield from (one for one in (found.metric, found.audit) if one)
@@ -330,10 +319,3 @@ def _scarce_lines(found: RunPreview) -> Iterator[str]:
 
 def _says_so(denials: Sequence[Denial]) -> bool:
     return any(one.code.startswith(_BUDGETS) for one in denials)
-
-
-def _size(count: int) -> str:
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} bytes"

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crypto.rounds.volume import Volume
 from policies.units import counted
+
+_NOTHING = Volume(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class RoundDone:
     asked: int
     figures: Mapping[str, float] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)  # who is not in the sum, and the codes of its refusal
+    volume: Volume = _NOTHING  # the bytes of the round at one silo that takes part
 
     @property
     def in_words(self) -> str:
@@ -31,7 +35,9 @@ class RoundDone:
             absent = (f"{silo} ({codes})" if codes else silo for silo, codes in self.without.items())
             silos += f", without {', '.join(absent)}"
         figures = "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
-        return f"round {self.number} of {self.planned}: {self.seconds:.1f} s, {silos}{figures}"
+        sent, received = bytes_in_words(self.volume.up), bytes_in_words(self.volume.down)
+        crossed = f", each sent {sent} and received {received}"
+        return f"round {self.number} of {self.planned}: {self.seconds:.1f} s, {silos}{crossed}{figures}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
@@ -41,4 +47,14 @@ class RoundDone:
             "survivors": list(self.survivors),
             "figures": dict(self.figures),
             "without": dict(self.without),
+            "sent_bytes": self.volume.up,
+            "received_bytes": self.volume.down,
         }
+
+
+def bytes_in_words(count: int) -> str:
+    """Return a number of bytes in three digits and a unit."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"

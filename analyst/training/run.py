@@ -11,7 +11,7 @@ way, by whose hash its report is found. docs/protocol.md section 11.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -34,6 +34,7 @@ from analyst.training.round_metric import metric_after
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, tell_owed
+from analyst.training.volume import volume_at_silo
 from crypto.rounds.messages import RunEnd
 from crypto.rounds.opening import CheckedReport
 from federation.errors import FederationError
@@ -75,7 +76,7 @@ def train(
     job: Job,
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
-    deadline: int = WAIT_S,
+    deadline: int | None = None,
     tell: Callable[[RoundDone], None] = lambda done: None,
     sleep: Sleep = time.sleep,
     send_deadline: int = SEND_S,
@@ -83,27 +84,43 @@ def train(
     """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
-    `deadline` seconds for the silos' computing and `send_deadline` for each to send a long vector, whatever the
-    interrupted run waited, and `sleep` is called while silos may be on their way back. Raises AnalystError before
-    anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if too few are left to
-    answer.
+    `deadline` seconds (the job's, or 60) for the silos' computing and `send_deadline` for each to send a long vector,
+    whatever the interrupted run waited, and `sleep` is called while silos may be on their way back. Raises AnalystError
+    before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if too few are
+    left to answer.
     """
-    digest = job_digest(job)
-    tell_owed(federation, keep)
-    state = resumed(keep, digest)
-    goes_on = state is not None
-    run = _Run(federation, job, keep, (deadline, send_deadline), state or begun(federation, job, digest))
-
-    def told(done: RoundDone) -> None:
+    under_way = training_of(federation, job, keep, deadline, sleep, send_deadline)
+    while True:
+        try:
+            done = next(under_way)
+        except StopIteration as finished:
+            found: Training = finished.value
+            return found
         tell(done)
         progress(done.number)
 
+
+def training_of(
+    federation: Federation,
+    job: Job,
+    keep: Path | None = None,
+    deadline: int | None = None,
+    sleep: Sleep = time.sleep,
+    send_deadline: int = SEND_S,
+) -> Generator[RoundDone, None, Training]:
+    """Run a job as `train` does; yield each round when it is done and kept, and return the finished run."""
+    digest, waits = job_digest(job), (deadline or job.deadline or WAIT_S, send_deadline)
+    tell_owed(federation, keep)
+    state = resumed(keep, digest)
+    goes_on = state is not None
+    run = _Run(federation, job, keep, waits, state or begun(federation, job, digest))
     try:
-        run.take_steps(told, sleep)
+        yield from run.take_steps(sleep)
     except StuckError:
         if not goes_on or run.rounds:
             raise
-        return train(federation, job, progress, keep, deadline, tell, sleep, send_deadline)  # anew: the file is removed
+        # anew: the file is removed
+        return (yield from training_of(federation, job, keep, deadline, sleep, send_deadline))
     return run.finish()
 
 
@@ -134,8 +151,8 @@ class _Run:
             raise AnalystError(f"{self._keep} is not of a training run", "remove it to begin a new run")
         return request, step
 
-    def take_steps(self, tell: Callable[[RoundDone], None], sleep: Sleep) -> None:
-        """Ask for every step that is to come, to the run's end; raises as `train`."""
+    def take_steps(self, sleep: Sleep) -> Iterator[RoundDone]:
+        """Ask for every step that is to come, to the run's end, and yield what each round was; raises as `train`."""
         if self._state.done:  # the last call may have been interrupted before the metric of its last round
             self._ask_metric()
         while self._state.done < self._step.steps and self._state.ended is None:
@@ -149,7 +166,7 @@ class _Run:
             renewed = partial(self._federation.renew, self._request, following)
             self._request, answer = answered(self._federation, state, self._keep, renewed, sleep)
             if isinstance(answer, bytes):
-                tell(self._take(answer, began))
+                yield self._take(answer, began)
             else:
                 self._state = after_failure(self._federation, state, self._request, answer.message, self._keep)
                 self._request, self._step = self._first()
@@ -166,8 +183,18 @@ class _Run:
         self._state = _heard(state, learned(self._federation, state))
         write(self._keep, self._state)
         figures = self._ask_metric()
-        took, asked, without = perf_counter() - began, len(self._request.silos), self._without(checked)
-        self.rounds.append(RoundDone(done, self._step.steps, took, checked.survivors, asked, figures, without))
+        self.rounds.append(
+            RoundDone(
+                number=done,
+                planned=self._step.steps,
+                seconds=perf_counter() - began,
+                survivors=checked.survivors,
+                asked=len(self._request.silos),
+                figures=figures,
+                without=self._without(checked),
+                volume=volume_at_silo(self._federation, self._request, checked.manifest.conditions[1:]),
+            )
+        )
         return self.rounds[-1]
 
     def _without(self, checked: CheckedReport) -> dict[str, str]:

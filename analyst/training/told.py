@@ -1,12 +1,13 @@
 """A finished run in words and as JSON, for the analyst; the silos' owners see more."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from analyst.training.auditing import gaps_of, lines_of
 from analyst.training.ends import why_ended
 from analyst.training.job import Job
+from analyst.training.rounds import RoundDone, bytes_in_words
 from analyst.training.run import Training
 from analyst.training.stopping import released_lines
 from policies.units import counted
@@ -26,6 +27,9 @@ def to_json(training: Training) -> str:
             "delta": training.delta,
             "ended": training.ended,
             "rounds": [one.to_dict() for one in training.rounds],
+            "seconds": round(sum(one.seconds for one in training.rounds), 3),
+            "sent_bytes": sum(one.volume.up for one in training.rounds),
+            "received_bytes": sum(one.volume.down for one in training.rounds),
             "reserved": training.reserved,
             "released": training.released,
             "released_at": None if training.stopping is None else list(training.stopping.released),
@@ -47,6 +51,7 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     lines = [f"run {training.run}: {counted(training.steps, 'step')} of {what}"]
     own = "" if len(training.rounds) == training.steps else " of this command"
     lines += [f"  {silo}: in {counted(count, 'step')}{own}" for silo, count in training.answered.items()]
+    lines += _took_lines(training.rounds)
     if training.ended is not None:
         lines.append(why_ended(training.ended, job))
     elif job.is_exact_family:
@@ -80,6 +85,17 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)
+
+
+def _took_lines(rounds: Sequence[RoundDone]) -> Iterator[str]:
+    """Yield what the rounds of this command took, and the bytes of a silo that took part in all of them."""
+    if rounds:
+        sent, received = sum(one.volume.up for one in rounds), sum(one.volume.down for one in rounds)
+        seconds = sum(one.seconds for one in rounds)
+        yield (
+            f"{counted(len(rounds), 'round')} in {seconds:.1f} s, {seconds / len(rounds):.1f} s each; a silo that was"
+            f" in all of them sent {bytes_in_words(sent)} and received {bytes_in_words(received)}"
+        )
 
 
 def _reserved_lines(training: Training) -> Iterator[str]:

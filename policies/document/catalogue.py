@@ -129,4 +129,6 @@ def defined(name: str, column: Column) -> TableColumn:
         domain=column.listed,
         unknown=None if column.unlisted is None else str(column.unlisted),
         can_be_missing=not (has_range and column.is_always_there),
+        shape=column.shape or (),
+        of=column.of,
     )

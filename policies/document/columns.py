@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from crypto.wire import Name
+from policies.arrays import Of, Shape, check_elements, check_shape
 from policies.document.cells import CellRules, Csv, Formats, Markers, listed
 from policies.document.searchable import Keys
 from policies.document.section import Days, Duration, Label, PowerOfTwo, Section, seconds_of
@@ -42,6 +43,7 @@ STORED_TYPES = {  # the types of stored columns, in DuckDB's names, by the type 
     ),
 }
 _NUMBERS = ("int", "decimal")
+_WITH_BOUNDS = (*_NUMBERS, "array")
 _CELL_KEYS = {  # the rules for cells that a column of some types only can have
     "dates": ("date",),
     "decimal": _NUMBERS,
@@ -58,13 +60,15 @@ SourceKind = Literal["parquet", "csv", "duckdb", "postgres"]
 class Column(Section):
     """One column of a source: its roles, and its public bounds or domain."""
 
-    type: Literal["int", "decimal", "bool", "string", "date"]
+    type: Literal["int", "decimal", "bool", "string", "date", "array"]
     class_: Literal["public", "internal", "confidential", "sensitive", "special-category", "identifier"] = Field(
         alias="class"
     )
     roles: tuple[ColumnRole, ...]
     bounds: tuple[Number, Number] | None = None
     step: Annotated[Number, Field(gt=0)] | None = None
+    shape: Annotated[Shape, Field(min_length=1)] | None = None  # of an array: how many numbers each axis of a cell has
+    of: Of | None = None  # of an array: what its numbers are
     domain: tuple[str | int, ...] | Literal["discover"] | None = None  # or the values of its domain_file, once read
     domain_file: Annotated[str, Field(min_length=1, max_length=200)] | None = None  # beside the policy, a value a line
     domain_hash: Annotated[str, Field(pattern=HASH_PATTERN)] | None = None  # of the values in it
@@ -93,6 +97,7 @@ class Column(Section):
     def _check(self) -> Self:
         if self.scale != 1:
             self._check_scale(Decimal(self.scale))
+        self._check_array()
         self._check_roles()
         if self.missing == "zero":
             self._check_missing()
@@ -115,6 +120,21 @@ class Column(Section):
         """Return what a policy says of the column: of a domain in a file its hash, not its values."""
         found: dict[str, Any] = write(self)
         return found if self.domain_file is None else {key: one for key, one in found.items() if key != "domain"}
+
+    def _check_array(self) -> None:
+        """Raise ValueError if an array lacks what it needs, or has what one number has, or if the column is none."""
+        if self.type != "array":
+            if self.shape is not None or self.of is not None:
+                raise ValueError(f"shape and of are for an array, not for {self.type}; remove them")
+            return
+        if self.shape is None or self.of is None:
+            text = 'such as shape = [8, 8] and of = "int", or "decimal", with bounds and step of its numbers'
+            raise ValueError(f"an array needs shape and of, {text}")
+        check_shape(self.shape)
+        if others := [role for role in self.roles if role != "feature"]:
+            raise ValueError(f"an array is a feature of a network, and nothing else; remove the role {others[0]}")
+        if not self.can_be_missing or self.narrow or not isinstance(self.missing, str):
+            raise ValueError("an array has no can_be_missing, no narrow and no texts for missing cells; remove them")
 
     def _check_roles(self) -> None:
         """Raise ValueError if a role does not fit the column's class and type."""
@@ -149,7 +169,7 @@ class Column(Section):
             raise ValueError("a column for audits needs a domain, from public knowledge, or is a bool")
         if "dimension" in self.roles and not has_domain and self.type not in ("date", "bool"):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
-        if self.step is not None and self.type not in ("int", "decimal"):
+        if self.step is not None and self.type not in _WITH_BOUNDS:
             raise ValueError(f"a {self.type} column has no step; remove it")
 
     def _check_cells(self) -> None:
@@ -183,10 +203,11 @@ class Column(Section):
             raise ValueError(f"scale {self.scale} must lie between 1e-9 and 1e9, with at most 9 decimals")
 
     def _check_bounds(self, low: Number, high: Number) -> None:
-        if self.type not in ("int", "decimal"):
+        if self.type not in _WITH_BOUNDS:
             raise ValueError(f"a {self.type} column has no bounds; remove them")
-        if self.type == "decimal" and self.step is None:
-            raise ValueError("a decimal measure needs step, its smallest unit, because sums are made of integers")
+        if "decimal" in (self.type, self.of) and self.step is None:
+            what = "measure" if self.type == "decimal" else self.type
+            raise ValueError(f"a decimal {what} needs step, its smallest unit, because sums are made of integers")
         if not low < high:
             raise ValueError(f"bounds [{low}, {high}]: low must be below high")
         if not -(10**18) <= low < high <= 10**18:
@@ -197,6 +218,8 @@ class Column(Section):
             raise ValueError(f"bounds [{low}, {high}] must be multiples of step {self.grid}")
         if Decimal(high - low) / Decimal(self.grid) > MAX_RANGE_STEPS:
             raise ValueError(f"bounds [{low}, {high}] span more than {MAX_RANGE_STEPS} steps of {self.grid}")
+        if self.of is not None:
+            check_elements(self.of, *self.range_steps, Decimal(self.grid))
 
     def _check_domain(self, domain: tuple[str | int, ...]) -> None:
         if self.type not in ("string", "int"):

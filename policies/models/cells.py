@@ -90,7 +90,7 @@ def _reader(column: TableColumn) -> Callable[[str], int]:
             return _bool
         case "number":
             return _number(column)
-        case None:
+        case "array" | None:
             raise ModelError(f"column {column.name!r} has neither bounds nor a domain", "ask who made the model")
 
 

@@ -19,7 +19,7 @@ from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
 from policies.units import ColumnRole, counted
 
-_MOST_SETTINGS = 16
+_MOST_SETTINGS = 48
 
 
 class Setting(Message):

@@ -14,6 +14,7 @@ from typing import Literal
 
 from policies.requests import audited, interactions
 from policies.requests.hashed import SHAPE as HASHED_LOGISTIC
+from policies.requests.networks import NETWORKS
 from policies.requests.shapes import MAX_WIDTH as MAX_WIDTH
 from policies.requests.shapes import MOST_PER_ROW as MOST_PER_ROW
 from policies.requests.shapes import Kind as Kind
@@ -432,6 +433,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             changed=lambda task: 2,
             check=_check_audit,
         ),
+        **NETWORKS,
     }
 )
 
@@ -449,6 +451,10 @@ def check_task(task: Task, shapes: Mapping[str, Shape] = SHAPES) -> None:
         raise ValueError(f"{task.family} needs {shape.least_features} or more features, found {len(task.features)}")
     for name in task.features:
         column, kind = task.table.column(name), kind_of(task.table.column(name))
+        if kind == "array" and kind not in shape.takes:
+            taking = [other for other, one in shapes.items() if kind in one.takes]
+            instead = f"take {' or '.join(taking)}, or " if taking else ""
+            raise ValueError(f"feature {name!r} is an array, which {task.family} does not take; {instead}remove it")
         if shape.takes and kind not in shape.takes:
             kinds = " or ".join(sorted(shape.takes))
             raise ValueError(

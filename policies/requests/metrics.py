@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
-from policies.requests.families import SHAPES, Task, kind_of
+from policies.requests.families import SHAPES, Kind, Task, kind_of
 from policies.requests.scores import COARSE, FINE, Bins
 
 MetricName = Literal[
@@ -35,6 +35,10 @@ OF_PREDICTION: Mapping[Prediction, tuple[MetricName, ...]] = MappingProxyType(
 )
 # Of which a larger value is the better one; of all others a smaller.
 RISING: frozenset[MetricName] = frozenset({"accuracy", "auc", "average-precision", "c-index", "r2"})
+# What is predicted of a label by its kind, where a family predicts any.
+_OF_LABEL: Mapping[Kind | None, Prediction] = MappingProxyType(
+    {"bool": "chance", "text": "classes", "number": "number"}
+)
 
 
 class Sum(NamedTuple):
@@ -51,6 +55,8 @@ def prediction_of(task: Task) -> Prediction | None:
     shape = SHAPES[task.family]
     if shape.predicts == "class":
         return "chance" if "positive" in shape.options or kind_of(task.label_column) == "bool" else "classes"
+    if shape.predicts == "label":
+        return None if task.label is None else _OF_LABEL.get(kind_of(task.label_column))
     return shape.predicts
 
 

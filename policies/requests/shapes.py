@@ -5,22 +5,29 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from math import prod
 from typing import Literal
 
+from policies.options import Option as Option
+from policies.options import choice_option as choice_option
+from policies.options import number_option as number_option
+from policies.options import parsed_option as parsed_option
+from policies.options import whole_option as whole_option
+from policies.options import width_option as width_option
 from policies.requests import interactions
 from policies.requests.statistic import Extent, exact
 from policies.requests.tables import Table, TableColumn
 
 MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
 MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
-Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
+# Of a column: true or false, one of a domain, a number with bounds, many of them in one cell.
+Kind = Literal["bool", "text", "number", "array"]
 
 
 def kind_of(column: TableColumn) -> Kind | None:
     """Return which kind of cells a column has; None for one without bounds and domain."""
-    if column.type == "bool":
-        return "bool"
+    if column.type in ("bool", "array"):
+        return column.type
     if column.domain:
         return "text"
     return "number" if column.step is not None else None
@@ -65,20 +72,14 @@ class Task:
         """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
 
         With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing. With
-        `interactions` one more for each product of two columns.
+        `interactions` one more for each product of two columns. An array has one for each of its numbers.
         """
         columns = [self.table.column(name) for name in self.features]
         plain = 2 if self.options.get("missing") == "indicator" else 1
         pairs = interactions.width_of(self.options.get("interactions", ""), self.table.column)
-        return 1 + pairs + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A parameter of a family: its default, and a check that raises ValueError with what is expected."""
-
-    default: str
-    check: Callable[[str], None]
+        arrays = sum(prod(column.shape) for column in columns if column.type == "array")
+        others = [column for column in columns if column.type != "array"]
+        return 1 + pairs + arrays + sum(len(column.domain) - 1 if column.domain else plain for column in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,13 @@ class Shape:
     options: Mapping[str, Option] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     least_features: int = 1
-    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays
     rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
-    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
+    # Of a row; None where it predicts nothing, and "label" where the kind of the label says what.
+    predicts: Literal["class", "number", "order", "label"] | None = None
     # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
     has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
@@ -119,51 +121,6 @@ class Shape:
         if most is None:
             return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
         return {name: Extent(length, 0, 0, 0, room=most, most=most) for name, length in self.blocks(task).items()}
-
-
-def number_option(default: str, low: str, high: str) -> Option:
-    """Return an option that is a plain decimal number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        try:
-            found = Decimal(text)
-        except InvalidOperation:
-            found = Decimal("nan")
-        if not found.is_finite() or f"{found:f}" != text or not Decimal(low) <= found <= Decimal(high):
-            raise ValueError(f"expected a number from {low} to {high}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def width_option() -> Option:
-    """Return an option that is a plain number above 0, or left out."""
-    number = number_option("", "0.000000001", "1000000000000")
-    return Option("", lambda text: number.check(text) if text else None)
-
-
-def choice_option(default: str, *values: str) -> Option:
-    """Return an option that is one of some words."""
-
-    def check(text: str) -> None:
-        if text not in values:
-            raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def whole_option(default: str, low: int, high: int) -> Option:
-    """Return an option that is a whole number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        if not (text.isascii() and text.isdigit() and str(int(text)) == text and low <= int(text) <= high):
-            raise ValueError(f"expected a whole number from {low:,} to {high:,}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def parsed_option(parse: Callable[[str], object]) -> Option:
-    """Return an option that is left out, or a text that `parse` takes; it raises ValueError else."""
-    return Option("", lambda text: None if not text else (parse(text), None)[1])
 
 
 def any_value(text: str) -> None:

@@ -1,12 +1,14 @@
 """The table definition of a request: the columns, types, bounds and domains that all its silos use."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from math import isqrt
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from crypto.wire import MAX_SILOS, Message, Name
+from policies.arrays import Of, Shape, check_elements, check_shape
 from policies.domains import LongDomain
 from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS
 
@@ -22,7 +24,8 @@ class TableColumn(Message):
     """A column as in the silos' catalogues: its bounds in whole steps, its closed domain."""
 
     name: Name
-    type: Literal["int", "decimal", "bool", "string", "date"]  # the values of a date are periods
+    # The values of a date are periods; an array is one cell of many numbers, of one shape.
+    type: Literal["int", "decimal", "bool", "string", "date", "array"]
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None
@@ -32,9 +35,13 @@ class TableColumn(Message):
     unknown: Text | None = None
     # Whether a cell of a measure can be missing. If none can, rows count its cells: one statistic for both.
     can_be_missing: Annotated[bool, Field(default=True, exclude_if=lambda can: can)] = True
+    shape: Annotated[Shape, Field(default=(), exclude_if=lambda shape: not shape)] = ()  # of each cell of an array
+    # What the numbers of an array are: each has the column's bounds and step.
+    of: Annotated[Of | None, Field(default=None, exclude_if=lambda of: of is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_array()
         if (self.low is None) != (self.high is None) or (self.low is None) != (self.step is None):
             raise ValueError("low, high and step go together")
         if self.low is not None and self.high is not None and not 0 < self.high - self.low <= MAX_RANGE_STEPS:
@@ -49,6 +56,18 @@ class TableColumn(Message):
         elif self.domain and (self.unknown not in self.domain or len(set(self.domain)) != len(self.domain)):
             raise ValueError("unknown must be in the domain, and no value twice")
         return self
+
+    def _check_array(self) -> None:
+        if self.type != "array":
+            if self.shape or self.of is not None:
+                raise ValueError(f"a {self.type} column has no shape, and is not of anything: an array is")
+            return
+        if not self.shape or self.of is None or self.step is None:
+            raise ValueError("an array needs its shape, what it is of, and bounds with a step")
+        if self.domain or self.unknown is not None or not self.can_be_missing:
+            raise ValueError("an array has no domain, and its cells can be missing")
+        check_shape(self.shape)
+        check_elements(self.of, self.low or 0, self.high or 0, Decimal(self.step))
 
     @property
     def range_steps(self) -> int:
@@ -168,6 +187,8 @@ def check_role(table: Table, role: str, name: str) -> None:
     if all(column.name != name for column in table.columns):
         raise ValueError(f"column {name!r} is not in the table definition")
     column = table.column(name)
+    if column.type == "array" and role != "feature":
+        raise ValueError(f"{name!r} is an array, which is a feature of a network and nothing else")
     if role == "dimension" and not column.domain:
         raise ValueError(f"dimension {name!r} has no domain")
     if role == "measure" and column.step is None:

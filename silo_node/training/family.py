@@ -7,6 +7,7 @@ in the units of the columns. Arrays in, arrays out: no clock, no randomness, no 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from policies.requests.families import Task
 from silo_node.training.grid import Integers, Vector
 
 Bools = npt.NDArray[np.bool_]
+Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +35,8 @@ class Examples:
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of the columns that may be filled: where there is none
     left_out: int = 0  # rows that lack a needed cell
     persons_left_out: int = 0  # persons with such a row
+    # Shape (rows, *column.shape) each: steps above low, from 0 to the range in steps, in as few unsigned bytes as fit.
+    arrays: Mapping[str, Unsigned] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

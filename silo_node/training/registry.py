@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from policies.requests.networks import NETWORKS
 from silo_node.training.families.anova import FAMILY as ANOVA
 from silo_node.training.families.audit import FAMILY as AUDIT
 from silo_node.training.families.chi_square import FAMILY as CHI_SQUARE
@@ -19,6 +20,7 @@ from silo_node.training.families.poisson import FAMILY as POISSON
 from silo_node.training.families.ridge import FAMILY as RIDGE
 from silo_node.training.families.welch_t import FAMILY as WELCH_T
 from silo_node.training.family import Family
+from silo_node.training.networks.family import NETWORK
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -37,5 +39,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "anova": ANOVA,
         "chi-square": CHI_SQUARE,
         "audit": AUDIT,
+        **dict.fromkeys(NETWORKS, NETWORK),
     }
 )

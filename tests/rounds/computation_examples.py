@@ -131,7 +131,11 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
 
 def hashed(*features: str, **options: str) -> Request:
     """Return a request for the first step of a run over hashed features, without noise."""
-    of = exact("hashed-logistic", "smoker", *features)
+    return with_options(exact("hashed-logistic", "smoker", *features), **options)
+
+
+def with_options(of: Request, **options: str) -> Request:
+    """Return a request for the first step of a run with these options of its family."""
     settings = tuple(Setting(name=name, value=value) for name, value in sorted(options.items()))
     return of.model_copy(update={"plan": of.plan.model_copy(update={"options": settings})})
 
@@ -239,6 +243,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
         exact("audit", "smoker", group="ward"),
+        exact("mlp", "smoker", "age", "ward"),
+        with_options(exact("mlp", "ward", "age", "smoker"), hidden="4,3", epochs="2", batch="2", missing="indicator"),
+        with_options(exact("mlp", "age", "ward", "smoker"), hidden="", loss="absolute", momentum="0.9", decay="0.01"),
     ),
     "audit-step": (
         audit(LOGISTIC, "ward"),
@@ -273,6 +280,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(NUMBERS, *OF_PREDICTION["number"]),
         evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
+        evaluation(exact("mlp", "smoker", "ward", "age"), *CHANCE),
+        evaluation(exact("mlp", "ward", "smoker", "age"), *OF_PREDICTION["classes"]),
+        evaluation(exact("mlp", "age", "ward", "smoker"), *OF_PREDICTION["number"], release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
         evaluation(holding_out(HeldOut(column="smoker"), exact("linear-regression", "age", "ward")), "rmse"),
         evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),

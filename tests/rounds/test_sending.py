@@ -271,7 +271,7 @@ def test_silos_are_taught_a_long_sum_within_the_time_that_its_bytes_take(
     tmp_path: Path, limits: "ContextVar[float]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every vector of more than one value counts as long here."""
-    monkeypatch.setattr("policies.requests.sending.CHUNK_VALUES", 1)
+    monkeypatch.setattr("policies.requests.sending.is_long", lambda backend, values: values > 1)
     with simulate(found_banks(tmp_path / "banks"), noise=no_noise) as simulation:
         waited, job = list[tuple[str, float]](), read_job(simulation.path / "job.toml")
         simulation.silos["east"].before = lambda step, _: waited.append((step, limits.get()))

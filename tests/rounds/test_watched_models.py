@@ -76,12 +76,10 @@ def test_a_look_tells_drift_and_alarms_and_the_first_is_the_reference(tmp_path: 
 
 def test_what_silos_do_not_release_is_a_look_that_failed(tmp_path: Path) -> None:
     rows = at_silos(applicants()[:600])
-    alone = job_of("").replace("[audit]\n", "")
-    with banks(tmp_path / "f", alone, rows, (*OPEN, "evaluation"), change=COLUMNS) as (simulation, file):
-        federation = simulation.federation
-        train(federation, read_job(file))
-        file.write_text(job_of(AUDIT, WATCH))
-        job = read_job(file)
+    whole = banks(tmp_path / "f", job_of(AUDIT, WATCH), rows, (*OPEN, "evaluation"), change=COLUMNS)
+    with whole as (simulation, file):
+        job, federation = read_job(file), simulation.federation
+        train(federation, job.model_copy(update={"audit": None, "watch": None}))  # which would be refused beside it
         look = look_at(federation, run_of(federation, job, None), job, [])
     assert "refuse" in look.error
     assert look.alarms == (f"the look failed: {look.error}",)

@@ -1,0 +1,135 @@
+"""The shapes of networks: families whose weights silos train for themselves and whose changes they sum.
+
+Round 0 sums rows; every later one the changes of the shared weights, times the silo's share of all rows, in whole units
+of 2^-UPDATE_BITS, beside the rows, the sum of their losses before the training, and whether the silo refused its own
+part. All lengths follow from the request: the graph is made of the options and the columns. docs/networks.md.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from policies.errors import reason_of
+from policies.networks import parts
+from policies.networks.algorithms.algorithm import Algorithm
+from policies.networks.algorithms.registry import ALGORITHMS
+from policies.networks.graph import MAX_NUMBERS, Graph, Input
+from policies.networks.shipped.registry import SHIPPED
+from policies.requests import network_inputs as inputs
+from policies.requests.shapes import Kind, Option, Shape, Task, choice_option, kind_of, number_option, whole_option
+
+UPDATE_BITS = 34  # fractional bits of a silo's weighted change of a weight
+LOSS_BITS = 20  # of a sum of losses
+MOST_CHANGE = 16_384  # L2, of a silo's change of the shared weights in a round: 2^48 units
+MOST_UNITS = 2**50  # of a number of one silo: 2^13 silos fit 64 bits
+EXPLODED = 10.0  # times the first loss, or that of a guess: what is above has diverged
+RUN_ROUNDS = 30  # at most, where the job names no number
+
+
+def _left_out_or(option: Option) -> Option:
+    """Return an option that may be left out: its algorithm says its default."""
+    return Option("", lambda text: option.check(text) if text else None)
+
+
+_OF_ALGORITHMS: Mapping[str, Option] = {
+    name: _left_out_or(option) for one in ALGORITHMS.values() for name, option in one.options.items()
+}
+OPTIONS: Mapping[str, Option] = {
+    "algorithm": choice_option("fedavg", *ALGORITHMS),
+    "batch": whole_option("32", 1, 65_536),
+    "decay": number_option("0", "0", "1"),
+    "epochs": whole_option("1", 1, 100),
+    "loss": choice_option("auto", "auto", "cross-entropy", "squared", "absolute"),
+    "missing": choice_option("drop", "drop", "indicator"),
+    "momentum": number_option("0", "0", "0.999"),
+    "most_change": number_option("100", "0.000001", str(MOST_CHANGE)),
+    "rate": number_option("0.1", "0.000001", "1000"),
+    "shared": Option("", lambda text: None),
+}
+_LOSSES: Mapping[str, tuple[str, ...]] = {  # by the kind of the label, the default first
+    "text": ("cross-entropy",),
+    "bool": ("cross-entropy",),
+    "number": ("squared", "absolute"),
+}
+
+
+def graph_of(task: Task) -> Graph:
+    """Return the network of a task; raises ValueError where its options and columns make none."""
+    shipped = SHIPPED[task.family]
+    sizes = tuple((name, task.options[name]) for name in shipped.options)
+    return _graph(task.family, sizes, inputs.dense(task), inputs.predicted(task))
+
+
+@lru_cache(maxsize=64)
+def _graph(family: str, sizes: tuple[tuple[str, str], ...], taken: tuple[Input, ...], out: int) -> Graph:
+    try:
+        return SHIPPED[family].graph(dict(sizes), taken, out)
+    except ValidationError as err:
+        raise ValueError(reason_of(err)) from err
+
+
+def algorithm_of(task: Task) -> Algorithm:
+    """Return the algorithm that trains a task."""
+    return ALGORITHMS[task.options["algorithm"]]
+
+
+def algorithm_options(task: Task) -> Mapping[str, str]:
+    """Return the options of a task's algorithm, with its defaults."""
+    return {name: task.options.get(name) or option.default for name, option in algorithm_of(task).options.items()}
+
+
+def loss_of(task: Task) -> str:
+    """Return the loss of a row: "cross-entropy" of a text or bool, "squared" or "absolute" of a number."""
+    known = _LOSSES[str(kind_of(task.label_column))]
+    return known[0] if task.options["loss"] == "auto" else task.options["loss"]
+
+
+def guess_of(task: Task) -> float:
+    """Return the loss of a row whose label is guessed: of classes alike, or of the middle of the bounds at most."""
+    return math.log(max(2, len(task.groups))) if loss_of(task) == "cross-entropy" else 1.0
+
+
+def blocks(task: Task) -> Mapping[str, int]:
+    """Return the blocks of a round."""
+    if task.number == 0:
+        return {"rows": 1, "left-out": 1}
+    length = parts.count(parts.shared(graph_of(task), task.options))
+    return {"rows": 1, "loss": 1, "outside": 1, **dict.fromkeys(algorithm_of(task).sums, length)}
+
+
+def check(task: Task) -> None:
+    """Raise ValueError where the options do not fit each other, the label or the columns."""
+    algorithm, kind = task.options["algorithm"], str(kind_of(task.label_column))
+    for name in _OF_ALGORITHMS:
+        if task.options.get(name) and name not in ALGORITHMS[algorithm].options:
+            raise ValueError(f"{name}: {algorithm} has no such option; remove it")
+    if task.options["loss"] not in ("auto", *_LOSSES[kind]):
+        raise ValueError(f"loss: a {kind} has {' or '.join(_LOSSES[kind])}, found {task.options['loss']!r}")
+    if kind == "text" and len(task.classes) < 2:
+        raise ValueError(f"label {task.label!r} needs two values beside its unknown, found {len(task.classes)}")
+    parts.shared(graph_of(task), task.options)
+
+
+def _changed(task: Task) -> int:
+    """Return how much a row costs: its share of the time of a plan, in numbers that it changes."""
+    return 4 + graph_of(task).cost.flops * 3 * int(task.options["epochs"]) // 64
+
+
+def _shape(name: str) -> Shape:
+    shipped = SHIPPED[name]
+    return Shape(
+        blocks,
+        frozenset[Kind](shipped.labels),
+        {**OPTIONS, **_OF_ALGORITHMS, **shipped.options},
+        rounds=RUN_ROUNDS,
+        changed=_changed,
+        check=check,
+        predicts="label",
+        most_weights=MAX_NUMBERS,
+    )
+
+
+NETWORKS: Mapping[str, Shape] = MappingProxyType({name: _shape(name) for name in SHIPPED})

@@ -1,0 +1,147 @@
+"""Networks as exact families: a silo trains for itself from the weights of all, and the silos sum their changes.
+
+`update` is numpy's, number by number, so that all silos have the same weights to the last bit. torch is imported where
+a silo trains or scores, and nowhere before. McMahan et al., AISTATS 2017. docs/networks.md.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from policies.networks import initial, parts
+from policies.networks.algorithms.algorithm import Held, Sums
+from policies.requests.families import Task
+from policies.requests.networks import (
+    EXPLODED,
+    LOSS_BITS,
+    MOST_UNITS,
+    UPDATE_BITS,
+    algorithm_of,
+    algorithm_options,
+    blocks,
+    graph_of,
+    guess_of,
+)
+from silo_node.training.family import Examples, Family, Fitted, Judged, Line, Listing, State, figure, line
+from silo_node.training.grid import Integers, Vector, reals
+from silo_node.training.networks.inputs import outcomes_of
+
+_SERVER = "server_"  # before the names of an algorithm's own vectors in a state
+_SHOWN_ROUNDS = 1000  # of a run's losses, the last ones
+
+
+def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
+    if task.number == 0:
+        return [np.array([count], np.int64) for count in (examples.rows, examples.left_out)]
+    lengths = blocks(task)
+    nothing = {name: np.zeros(length, np.int64) for name, length in lengths.items()}
+    if state.ended is not None or not examples.rows:
+        return list(nothing.values())
+    from silo_node.training.networks.round import change_of  # torch is heavy: only where a silo really trains
+
+    found = change_of(task, state["weights"], examples)
+    units = None if found is None else _in_units(found.vectors, examples.rows / state.one("rows"))
+    if found is None or units is None:
+        return list((nothing | {"outside": np.ones(1, np.int64)}).values())
+    counts = {"rows": examples.rows, "loss": round(math.ldexp(found.loss, LOSS_BITS)), "outside": 0}
+    made = {name: np.array([count], np.int64) for name, count in counts.items()} | units
+    return [made[name] for name in lengths]
+
+
+def _in_units(vectors: Mapping[str, Vector], share: float) -> dict[str, Integers] | None:
+    """Return vectors times a share in whole units; None where a number is not finite, or beyond what travels."""
+    found = {}
+    for name, vector in vectors.items():
+        units = np.rint(np.ldexp(vector * share, UPDATE_BITS))
+        if not np.abs(units).max(initial=0.0) <= MOST_UNITS:
+            return None
+        found[name] = units.astype(np.int64)
+    return found
+
+
+def _update(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
+    if state.ended is not None:
+        return state
+    return _moved(task, state, sums) if task.number else _begun(task, sums)
+
+
+def _begun(task: Task, sums: Mapping[str, Integers]) -> State:
+    state = State().with_(rows=sums["rows"], left_out=sums["left-out"])
+    if state.one("rows") < 2:
+        return state.at_end("too-few-rows")
+    graph = graph_of(task)
+    weights = initial.initial(task.run, parts.shared(graph, task.options))
+    held = algorithm_of(task).init(algorithm_options(task), weights)
+    return _holding(state.with_(good=held.weights, losses=np.zeros(0)), held)
+
+
+def _holding(state: State, held: Held) -> State:
+    return state.with_(weights=held.weights, **{_SERVER + name: vector for name, vector in held.more.items()})
+
+
+def _moved(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
+    """Return the state after the changes of a round; where training diverged the last good weights stand."""
+    rows, of_run = float(sums["rows"][0]), state.one("rows")
+    if refused := int(sums["outside"][0]):
+        return state.with_(weights=state["good"], outside=float(refused)).at_end("diverged")
+    if not rows:
+        return state
+    loss = math.ldexp(int(sums["loss"][0]), -LOSS_BITS) / rows
+    losses = np.append(state["losses"], loss)
+    state = state.with_(losses=losses)
+    if loss > EXPLODED * max(float(losses[0]), guess_of(task)):
+        return state.with_(weights=state["good"]).at_end("diverged")
+    more = {name.removeprefix(_SERVER): one for name, one in state.numbers.items() if name.startswith(_SERVER)}
+    algorithm = algorithm_of(task)
+    means = {name: reals(sums[name], UPDATE_BITS) * (of_run / rows) for name in algorithm.sums}
+    held = Held(state["weights"], more)
+    with np.errstate(all="ignore"):
+        after = algorithm.apply(algorithm_options(task), held, Sums(means, rows, rows / of_run, task.number - 1))
+    if not all(np.isfinite(one).all() for one in (after.weights, *after.more.values())):
+        return state.at_end("diverged")
+    return _holding(state.with_(good=state["weights"]), after)
+
+
+def _finish(task: Task, state: State) -> Fitted:
+    return Fitted(
+        listings=tuple(_listings(state)), figures=tuple(_figures(task, state)), notes=tuple(_notes(task, state))
+    )
+
+
+def _listings(state: State) -> Iterator[Listing]:
+    losses = state.numbers.get("losses", np.zeros(0))
+    if len(losses):
+        first = max(0, len(losses) - _SHOWN_ROUNDS)
+        lines = (line(f"round {first + place + 1}", (loss,)) for place, loss in enumerate(losses[first:].tolist()))
+        yield Listing(name="loss of a row before each round", headings=("loss",), lines=tuple(lines))
+
+
+def _figures(task: Task, state: State) -> Iterator[Line]:
+    names = {"rows": "rows", "left_out": "rows left out", "outside": "silos that refused their part of a round"}
+    yield from (figure(shown, state.one(name)) for name, shown in names.items() if name in state.numbers)
+    yield figure("weights", float(graph_of(task).count))
+    if len(state.numbers.get("losses", ())):
+        yield figure("loss of a row before the last round", float(state["losses"][-1]))
+        yield figure("loss of a guess", guess_of(task))
+
+
+def _notes(task: Task, state: State) -> Iterator[str]:
+    if state.ended == "too-few-rows":
+        yield "too few rows: a model needs two"
+    elif state.ended == "diverged" and "outside" in state.numbers:
+        yield (
+            "stopped: a silo's training left its bounds, and its part was not sent; the last good weights stand; "
+            "take a smaller options.rate, or a larger options.most_change"
+        )
+    elif state.ended == "diverged":
+        yield "stopped: the loss exploded; the last good weights stand; take a smaller options.rate"
+
+
+def _scores(task: Task, state: State, examples: Examples) -> Vector:
+    from silo_node.training.networks.round import scores_of
+
+    return scores_of(task, state["weights"], examples)
+
+
+NETWORK = Family(lambda task: State(), _statistics, _update, _finish, Judged(_scores, outcomes_of))

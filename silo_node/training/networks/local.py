@@ -1,0 +1,135 @@
+"""How a silo trains a network on its own rows: some epochs of stochastic gradient descent in float32.
+
+A pure function of weights, rows and the orders in which batches are taken; no generator of torch has a part in it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from policies.networks.graph import Graph
+from silo_node.training.networks.inputs import Arrays
+from silo_node.training.networks.interpreter import computed
+
+SCORED_ROWS = 4096  # at a time, where no gradient is needed
+Weights = Mapping[str, torch.Tensor]
+Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of the output and the targets, by row
+Order = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """A silo's rows as tensors, rows first."""
+
+    inputs: Mapping[str, torch.Tensor]
+    targets: torch.Tensor
+
+    @property
+    def count(self) -> int:
+        return len(self.targets)
+
+    def some(self, places: torch.Tensor | slice) -> "Rows":
+        return Rows({name: one[places] for name, one in self.inputs.items()}, self.targets[places])
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How the steps are taken."""
+
+    rate: float
+    batch: int  # rows of a step at most
+    momentum: float = 0.0
+    decay: float = 0.0  # of a weight, times the rate, in a step
+    pull: float = 0.0  # towards the weights that it begins at, times the distance: of FedProx
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a training gave."""
+
+    weights: Weights
+    loss: float  # mean of the rows of the last epoch, each at the weights that its batch met
+
+
+def rows_of(inputs: Arrays, targets: npt.NDArray[np.generic]) -> Rows:
+    """Return rows as tensors."""
+    made = {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in inputs.items()}
+    return Rows(made, torch.from_numpy(np.ascontiguousarray(targets)))
+
+
+def trained(
+    graph: Graph, weights: Weights, moved: tuple[str, ...], rows: Rows, losses: Losses, descent: Descent, *orders: Order
+) -> Trained:
+    """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move."""
+    own = {name: one.clone() for name, one in weights.items()}
+    free = [own[name].requires_grad_() for name in moved]
+    velocity = [torch.zeros_like(one) for one in free] if descent.momentum else []
+    total = torch.zeros((), dtype=torch.float64)
+    for order in orders:
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in torch.split(torch.from_numpy(order), descent.batch):
+            some = rows.some(batch)
+            found = losses(computed(graph, own, some.inputs, is_training=True), some.targets)
+            slopes = list(torch.autograd.grad(found.mean(), free))
+            total += found.detach().sum()
+            with torch.no_grad():
+                _step(free, slopes, velocity, [weights[name] for name in moved], descent)
+    for one in free:
+        one.requires_grad_(False)
+    return Trained(own, float(total) / max(1, rows.count))
+
+
+def _step(
+    free: list[torch.Tensor],
+    slopes: list[torch.Tensor],
+    velocity: list[torch.Tensor],
+    start: list[torch.Tensor],
+    descent: Descent,
+) -> None:
+    if descent.decay:
+        torch._foreach_add_(slopes, free, alpha=descent.decay)
+    if descent.pull:
+        torch._foreach_add_(slopes, torch._foreach_sub(free, start), alpha=descent.pull)
+    if velocity:
+        torch._foreach_mul_(velocity, descent.momentum)
+        torch._foreach_add_(velocity, slopes)
+        slopes = velocity
+    torch._foreach_add_(free, slopes, alpha=-descent.rate)
+
+
+def outputs(graph: Graph, weights: Weights, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the output of rows in blocks, and which rows they are."""
+    count = len(next(iter(inputs.values())))
+    with torch.no_grad():
+        for start in range(0, count, SCORED_ROWS):
+            block = slice(start, min(start + SCORED_ROWS, count))
+            yield block, computed(graph, weights, {name: one[block] for name, one in inputs.items()})
+
+
+def loss_sum(graph: Graph, weights: Weights, rows: Rows, losses: Losses) -> float:
+    """Return the sum of the losses of all rows, in doubles."""
+    with torch.no_grad():
+        found = (losses(out, rows.targets[block]) for block, out in outputs(graph, weights, rows.inputs))
+        return float(sum(float(one.sum(dtype=torch.float64)) for one in found))
+
+
+def doubled(known: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors whose reals are doubles."""
+    return {name: one.double() if one.is_floating_point() else one for name, one in known.items()}
+
+
+def tensors(graph: Graph, places: Mapping[str, slice], vector: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
+    """Return the weights that lie at these places of a vector, in float32."""
+    shapes = {weight.name: weight.shape for weight in graph.weights}
+    return {
+        name: torch.from_numpy(vector[place].astype(np.float32).reshape(shapes[name])) for name, place in places.items()
+    }
+
+
+def vector_of(places: Mapping[str, slice], weights: Weights) -> npt.NDArray[np.float64]:
+    """Return weights as one vector, in the order of their places."""
+    parts = [weights[name].numpy().astype(np.float64).reshape(-1) for name in places]
+    return np.concatenate([np.zeros(0), *parts])

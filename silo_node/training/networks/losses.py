@@ -1,0 +1,32 @@
+"""The loss of each row by the output of a network, and the scores that an output stands for."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from policies.requests.families import Task, kind_of
+from policies.requests.networks import loss_of
+from silo_node.training import design
+
+
+def losses(task: Task, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each row, of shape (rows,), of an output of the shape (rows, numbers)."""
+    kind = loss_of(task)
+    if kind == "cross-entropy" and output.shape[1] > 1:
+        return functional.cross_entropy(output, targets, reduction="none")
+    found = output[:, 0]
+    if kind == "cross-entropy":
+        return functional.binary_cross_entropy_with_logits(found, targets, reduction="none")
+    return (found - targets).abs() if kind == "absolute" else (found - targets).square()
+
+
+def scores(task: Task, output: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Return the scores of rows as `silo_node.training.family.Judged` has them."""
+    kind, found = kind_of(task.label_column), output.double()
+    if kind == "text":
+        return np.asarray(found.softmax(1).numpy())
+    if kind == "bool":
+        return np.asarray(found[:, 0].sigmoid().numpy())
+    middle, half, _ = design.span(task.label_column)
+    return np.asarray(found[:, 0].clamp(-1.0, 1.0).numpy() * half + middle)
