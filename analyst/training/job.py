@@ -14,12 +14,8 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
-<<<<<<< HEAD
 from analyst.training.audit_job import AuditJob, counted_alone
-=======
-from analyst.training.audit_job import AuditJob
 from analyst.training.network_job import KeyProblemError, plain
->>>>>>> main
 from analyst.training.split import split_for
 from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
