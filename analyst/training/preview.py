@@ -150,7 +150,7 @@ def preview_run(
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
-        audit="" if job.audit is None else job.audit.in_words,
+        audit="" if job.audited is None else job.audited.in_words,
         no_room=said.no_room,
     )
 

@@ -275,7 +275,7 @@ class _Run:
 
 def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -> tuple[Audited | None, str]:
     """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
-    if job.audit is None or state.ended == "abandoned" or without_model(state.ended) is not None:
+    if job.audited is None or state.ended == "abandoned" or without_model(state.ended) is not None:
         return None, ""
     try:
         return audit(federation, job, Request.decode(state.first), state.after, deadline), ""
