@@ -27,7 +27,7 @@ def check_shape(shape: tuple[int, ...]) -> None:
 def check_elements(of: Of, low: int, high: int, step: Decimal) -> None:
     """Raise ValueError unless elements between two bounds (in steps) are exact in 64 bits, and in as few as fit."""
     if of == "int" and step % 1:
-        raise ValueError(f"an array of int has a whole step, not {step}; take of = \"decimal\", or another step")
+        raise ValueError(f'an array of int has a whole step, not {step}; take of = "decimal", or another step')
     if max(-low, high) * step > MAX_NUMBER:
         raise ValueError(f"the numbers of an array lie between -{MAX_NUMBER:,} and {MAX_NUMBER:,}; take such bounds")
     if high - low > MAX_ARRAY_STEPS:

@@ -36,7 +36,7 @@ from silo_node.data.prepared.store import FOLDER, Made
 from silo_node.data.worker import AHEAD, COMPUTE, JUDGE, LOAD, PREPARE, REFRESH, write_kept, write_states
 from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
-from silo_node.training.networks.apart import heard
+from silo_node.training.confined.apart import heard
 from silo_node.training.run import RunState, check_position, runs_of
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of

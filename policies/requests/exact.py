@@ -7,9 +7,10 @@ sum follow from it, from the columns and options, and from the number of the rou
 from abc import ABC
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
 from policies.requests.families import SHAPES, Shape, Task, check_task
@@ -43,6 +44,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
+    # The `policies.networks.packed.Packed` that the option `graph` names, where it is here; in no encoding.
+    graph: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
@@ -87,6 +90,7 @@ class FamilyStep(TrainingStep, ABC):
             parts={one.name: one.value for one in self.parts},
             options=self.settings,
             run=self.run,
+            graph=self.graph,
         )
 
     def columns(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from policies.options import Option as Option
 from policies.options import choice_option as choice_option
@@ -51,6 +51,7 @@ class Task:
     parts: Mapping[str, str]  # further columns by what they are, such as "offset"
     options: Mapping[str, str]  # with the defaults of what the request leaves out
     run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
+    graph: Any = None  # the `policies.networks.packed.Packed` of a network of any graph, where it is here
 
     @property
     def label_column(self) -> TableColumn:

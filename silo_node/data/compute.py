@@ -38,12 +38,12 @@ from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
+from silo_node.training.confined.apart import Apart
+from silo_node.training.confined.computing import computed
+from silo_node.training.confined.work import Done, Work
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
-from silo_node.training.networks.apart import Apart
-from silo_node.training.networks.computing import computed
-from silo_node.training.networks.work import Done, Work
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
 from silo_node.training.scoring import check_judged, scored
@@ -218,7 +218,7 @@ def is_slow(kind: str) -> bool:
 def load_kind(kind: str) -> None:
     """Import in this process what a kind of computation, or a network, needs; raises ImportError."""
     if kind == NETWORK:
-        from silo_node.training.networks import trying  # noqa: F401
+        from silo_node.training.confined import trying  # noqa: F401
     else:
         CONTRIBUTIONS[kind].load()
 

@@ -37,8 +37,8 @@ from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import Apart, told
 from silo_node.training.keeping import packed, unpacked
-from silo_node.training.networks.apart import Apart, told
 from silo_node.training.run import RunState
 
 SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)
