@@ -34,7 +34,7 @@ def change_of(task: Task, weights: Vector, examples: Examples) -> Change | None:
     """
     graph = graph_of(task)
     moved = parts.places(parts.shared(graph, task.options))
-    start = _all_weights(task, graph, moved, weights)
+    start = all_weights(task, graph, moved, weights)
     rows = local.rows_of(inputs_of(task, examples), targets_of(task, examples))
     of_rows = partial(losses, task)
     before = local.loss_sum(graph, start, rows, of_rows)
@@ -52,7 +52,7 @@ def change_of(task: Task, weights: Vector, examples: Examples) -> Change | None:
 def scores_of(task: Task, weights: Vector, examples: Examples) -> Vector:
     """Return the scores of rows, computed in blocks and in doubles, so that their order hardly matters."""
     graph = graph_of(task)
-    own = _all_weights(task, graph, parts.places(parts.shared(graph, task.options)), weights)
+    own = all_weights(task, graph, parts.places(parts.shared(graph, task.options)), weights)
     rows = local.rows_of(inputs_of(task, examples), np.zeros(0))
     outputs = local.outputs(graph, local.doubled(own), local.doubled(rows.inputs))
     found = [scores(task, out) for _, out in outputs]
@@ -60,7 +60,7 @@ def scores_of(task: Task, weights: Vector, examples: Examples) -> Vector:
     return np.concatenate([np.zeros(shape), *found])
 
 
-def _all_weights(task: Task, graph: Graph, shared: Mapping[str, slice], vector: Vector) -> local.Weights:
+def all_weights(task: Task, graph: Graph, shared: Mapping[str, slice], vector: Vector) -> local.Weights:
     """Return every weight: those that are shared, and the frozen ones as the run began with them."""
     frozen = [weight for weight in graph.weights if weight.name not in shared]
     places = parts.places(frozen)
