@@ -58,8 +58,9 @@ class AuditJob(BaseModel):
 
 def counted_alone(epsilon: Number | None) -> AuditJob:
     """Return the audit of a job that is watched and names no groups: scores and features are counted in bins alone."""
-    found = {"groups": (), "measure": None, "max_gap": None, "epsilon": epsilon, "recipients": ("silos", "analyst")}
-    return AuditJob.model_construct(**found)
+    return AuditJob.model_construct(
+        groups=(), measure=None, max_gap=None, epsilon=epsilon, recipients=("silos", "analyst")
+    )
 
 
 def _beside(job: AuditJob) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from policies.networks.demand import scored_at_once
 from policies.networks.graph import Graph
 from silo_node.training.networks.device import current, to_array, to_device
 from silo_node.training.networks.inputs import Arrays
 from silo_node.training.networks.interpreter import computed
 
-SCORED_ROWS = 4096  # at a time, where no gradient is needed
 Weights = Mapping[str, torch.Tensor]
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of the output and the targets, by row
 Order = npt.NDArray[np.int64]
@@ -105,10 +105,10 @@ def _step(
 
 def outputs(graph: Graph, weights: Weights, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield the output of rows in blocks, and which rows they are."""
-    count = len(next(iter(inputs.values())))
+    count, at_once = len(next(iter(inputs.values()))), scored_at_once(graph)
     with torch.no_grad():
-        for start in range(0, count, SCORED_ROWS):
-            block = slice(start, min(start + SCORED_ROWS, count))
+        for start in range(0, count, at_once):
+            block = slice(start, min(start + at_once, count))
             yield block, computed(graph, weights, {name: one[block] for name, one in inputs.items()})
 
 
