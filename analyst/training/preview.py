@@ -26,6 +26,7 @@ from analyst.training.round_metric import metric_in_words
 from analyst.training.rounds import bytes_in_words
 from analyst.training.run import interrupted
 from analyst.training.volume import volume_at_silo
+from crypto.rounds.bounds import noise_shares
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.run_price import run_price
@@ -234,12 +235,12 @@ def _own_noise_in_words(offer: Offer, request: Request) -> str:
     """Return how much more noise there is where each silo adds the whole of it; empty where the silos share it."""
     if not request.plan.has_own_noise:
         return ""
-    of = Bearing.of(offer.silos[silo] for silo in request.silos).conditions
+    of = Bearing.of([offer.silos[silo] for silo in request.silos]).conditions
     shares = max(1, noise_shares(len(request.silos), *of[1:]))
     return (
         f"each silo adds the whole noise of its own: that of a sum deviates {math.sqrt(shares):.2g} times as much as"
-        f" where silos share it, as if a run with shared noise had {shares:,} times less of the price; the model is less"
-        f' accurate by that, and options.noise = "shared" is the other way'
+        f" where silos share it, as if a run with shared noise had {shares:,} times less of the price; the model is"
+        f' less accurate by that, and options.noise = "shared" is the other way'
     )
 
 

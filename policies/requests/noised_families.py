@@ -95,8 +95,8 @@ def _hashed(task: Task) -> Mapping[str, Extent]:
     extent = noised(hashed.weights_of(task), PERSON_UNITS).up_to(PERSON_UNITS * rows)
     if task.number:
         return {"gradient": extent}
-    counts = {name: one.up_to(rows) for name, one in counts(task).items()}
-    return {**counts, "reach": extent.of_share(_OF_REACH)}
+    counted = {name: one.up_to(rows) for name, one in counts(task).items()}
+    return {**counted, "reach": extent.of_share(_OF_REACH)}
 
 
 def _check_hashed(task: Task) -> None:

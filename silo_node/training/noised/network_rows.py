@@ -37,7 +37,8 @@ def gradients(task: Task, weights: Vector, clip: float, examples: Examples) -> S
     moved = parts.places(parts.shared(graph, task.options))
     own = all_weights(task, graph, moved, weights)
     frozen = {name: one.to(torch.float64) for name, one in own.items() if name not in moved}
-    rows = rows_of(inputs_of(task, examples), targets_of(task, examples))
+    arrays = inputs_of(task, graph, examples)
+    rows = rows_of(arrays, targets_of(task, examples, arrays))
 
     def loss(shared: Tensors, inputs: Tensors, targets: torch.Tensor) -> torch.Tensor:
         return losses(task, computed(graph, {**frozen, **shared}, inputs, is_training=True), targets).mean()
