@@ -12,6 +12,7 @@ import torch
 
 from policies.networks.demand import scored_at_once
 from policies.networks.graph import Graph
+from silo_node.training.networks.device import current, to_array, to_device
 from silo_node.training.networks.inputs import Arrays
 from silo_node.training.networks.interpreter import computed
 
@@ -56,8 +57,7 @@ class Trained:
 
 def rows_of(inputs: Arrays, targets: npt.NDArray[np.generic]) -> Rows:
     """Return rows as tensors."""
-    made = {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in inputs.items()}
-    return Rows(made, torch.from_numpy(np.ascontiguousarray(targets)))
+    return Rows({name: to_device(one) for name, one in inputs.items()}, to_device(targets))
 
 
 def trained(
@@ -67,10 +67,10 @@ def trained(
     own = {name: one.clone() for name, one in weights.items()}
     free = [own[name].requires_grad_() for name in moved]
     velocity = [torch.zeros_like(one) for one in free] if descent.momentum else []
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=current())
     for order in orders:
-        total = torch.zeros((), dtype=torch.float64)
-        for batch in torch.split(torch.from_numpy(order), descent.batch):
+        total = torch.zeros((), dtype=torch.float64, device=current())
+        for batch in torch.split(to_device(order), descent.batch):
             some = rows.some(batch)
             found = losses(computed(graph, own, some.inputs, is_training=True), some.targets)
             slopes = list(torch.autograd.grad(found.mean(), free))
@@ -124,12 +124,10 @@ def doubled(known: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def tensors(graph: Graph, places: Mapping[str, slice], vector: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
     """Return the weights that lie at these places of a vector, in float32."""
     shapes = {weight.name: weight.shape for weight in graph.weights}
-    return {
-        name: torch.from_numpy(vector[place].astype(np.float32).reshape(shapes[name])) for name, place in places.items()
-    }
+    return {name: to_device(vector[place].astype(np.float32).reshape(shapes[name])) for name, place in places.items()}
 
 
 def vector_of(places: Mapping[str, slice], weights: Weights) -> npt.NDArray[np.float64]:
     """Return weights as one vector, in the order of their places."""
-    parts = [weights[name].numpy().astype(np.float64).reshape(-1) for name in places]
+    parts = [to_array(weights[name]).astype(np.float64).reshape(-1) for name in places]
     return np.concatenate([np.zeros(0), *parts])

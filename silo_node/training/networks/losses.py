@@ -8,6 +8,7 @@ from torch.nn import functional
 from policies.requests.families import Task, kind_of
 from policies.requests.networks import loss_of
 from silo_node.training import design
+from silo_node.training.networks.device import to_array
 
 
 def losses(task: Task, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -25,8 +26,8 @@ def scores(task: Task, output: torch.Tensor) -> npt.NDArray[np.float64]:
     """Return the scores of rows as `silo_node.training.family.Judged` has them."""
     kind, found = kind_of(task.label_column), output.double()
     if kind == "text":
-        return np.asarray(found.softmax(1).numpy())
+        return np.asarray(to_array(found.softmax(1)))
     if kind == "bool":
-        return np.asarray(found[:, 0].sigmoid().numpy())
+        return np.asarray(to_array(found[:, 0].sigmoid()))
     middle, half, _ = design.span(task.label_column)
-    return np.asarray(found[:, 0].clamp(-1.0, 1.0).numpy() * half + middle)
+    return np.asarray(to_array(found[:, 0].clamp(-1.0, 1.0)) * half + middle)
