@@ -43,7 +43,7 @@ faults: $(READY)
 
 # A million seeded inputs a decoder, then two minutes by coverage. Atheris is no dependency: it is fetched here alone.
 fuzz: $(READY)
-	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
+	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz tests/test_fuzz.py tests/networks
 	test -d .fuzz/atheris || $(BIN)/pip install --quiet --no-deps --target .fuzz atheris==3.0.0
 	PYTHONPATH=.fuzz:. $(BIN)/python -m tests.fuzz_atheris -max_total_time=120 -max_len=8192 .fuzz/corpus
 

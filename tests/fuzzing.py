@@ -70,7 +70,7 @@ from policies.requests.denials import Denial
 from silo_node.ledger.events import LogEntry, SurvivorsSigned
 from silo_node.ledger.totals import Totals
 from silo_node.traces import Trace
-from tests import fuzzing_vectors
+from tests import fuzzing_graphs, fuzzing_vectors
 from tests.vectors import messages
 from tests.vectors.vocabulary import types
 
@@ -325,6 +325,7 @@ def decoders() -> dict[str, Decoder]:
             is_file=True,
         ),
         *(Decoder(*one) for one in fuzzing_vectors.readers()),
+        *(Decoder(*one) for one in fuzzing_graphs.readers()),
         *_of_membership(),
         *_of_ciphertexts(),
     ]

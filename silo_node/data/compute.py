@@ -46,7 +46,7 @@ from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
-from silo_node.training.scoring import check_judged, scored
+from silo_node.training.scoring import check_judged, predicted, scored
 from silo_node.training.split import split_of
 
 
@@ -138,6 +138,8 @@ def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vecto
     """Return the counts of an audit, by these rows and the model that it is of."""
     if state is None:
         raise ProtocolError("the model that is audited is not known here")
+    if not auditing.step_of(request).groups:
+        return auditing.drift_contribution(request, rows.examples, predicted(request, state, rows.examples))
     return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
 
 

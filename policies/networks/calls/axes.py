@@ -96,8 +96,8 @@ class Slice(Call):
 
     def result(self, known: Known) -> Tensor:
         found = known[self.of]
-        if not self.start < self.stop <= has_axis(found, self.axis):
-            places = found.shape[self.axis]
+        places = has_axis(found, self.axis)
+        if not self.start < self.stop <= places:
             raise ValueError(f"start {self.start:,} to stop {self.stop:,} of axis {self.axis} of {places:,} places")
         shape = (*found.shape[: self.axis], self.stop - self.start, *found.shape[self.axis + 1 :])
         return Tensor(shape, found.is_whole)
