@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
@@ -47,7 +47,7 @@ class FamilyStep(TrainingStep, ABC):
     parts: Settings = ()  # further columns
     options: Settings = ()
     # Of a network of any graph, which the option `graph` names by its hash, where its file is here; in no encoding.
-    graph: SkipJsonSchema[Packed | None] = Field(default=None, exclude=True, repr=False)
+    graph: SkipJsonSchema[InstanceOf[Packed] | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
