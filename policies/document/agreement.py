@@ -525,10 +525,10 @@ def _problems(silo: str, draft: ColumnDraft, table: FoundTable) -> Iterator[_Pro
             path, text = described({**one, "loc": ("sources", "table", "columns", draft.key, *one["loc"])})
             yield _Problem(path[3:], text)
         return
-    if draft.found.shape not in (None, column.shape) and draft.found.shape is not None and column.shape is not None:
-        if draft.found.shape != (prod(column.shape),):
-            text = f"column {draft.name!r} has arrays of shape {list(draft.found.shape)}"
-            yield _Problem((draft.key, "shape"), f"{list(column.shape)} for all silos, but at {silo} {text}")
+    shape, stored = column.shape or (), draft.found.shape
+    if column.roles and stored is not None and stored not in (shape, (prod(shape),)):
+        text = f"{list(shape)} here, but at {silo} column {draft.name!r} has arrays of shape {list(stored)}"
+        yield _Problem((draft.key, "shape"), f"{text}; all silos store one shape")
     if (folded := why_not_folded(column, column.case)) is not None:
         yield _Problem((draft.key, "case"), folded)
     granularity, lookback, path = declared.get("granularity"), draft.lookback_days, (draft.key, "lookback_days")
