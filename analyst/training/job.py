@@ -15,6 +15,7 @@ from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob, counted_alone
+from analyst.training.drawing import check_share
 from analyst.training.network_job import KeyProblemError, plain
 from analyst.training.split import split_for
 from analyst.training.watch_job import WatchJob
@@ -278,7 +279,9 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
-        return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
+        request = federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
+        check_share(federation.offer_of(request.silos), request)
+        return request
     except ValidationError as err:
         reason = reason_of(err)
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
