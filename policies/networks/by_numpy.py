@@ -141,9 +141,9 @@ def _windows(found: Array, sizes: Sequence[int], strides: Sequence[int], dilatio
     axes = len(sizes)
     wide = [dilation * (size - 1) + 1 for size, dilation in zip(sizes, dilations, strict=True)]
     own = tuple(range(found.ndim - axes, found.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(found, wide, own)  # type: ignore[call-overload]
-    steps = tuple(slice(None, None, step) for step in (*strides, *dilations))
-    return np.asarray(windows[(..., *steps)])
+    windows = np.lib.stride_tricks.sliding_window_view(found, wide, own)
+    steps: Any = (..., *(slice(None, None, step) for step in (*strides, *dilations)))
+    return np.asarray(windows[steps])
 
 
 def _padded(found: Array, padding: Sequence[int], value: float) -> Array:
@@ -170,7 +170,7 @@ def _pool(call: Pool1d | Pool2d, known: Arrays) -> Array:
     found = _padded(known[call.of], call.padding, -math.inf if is_largest else 0.0)
     windows = _windows(found, call.window, call.stride, (1,) * axes)
     own = tuple(range(-axes, 0))
-    return windows.max(own) if is_largest else windows.mean(own)
+    return np.asarray(windows.max(own) if is_largest else windows.mean(own))
 
 
 def _normed(found: Array, eps: str, axes: tuple[int, ...]) -> Array:
@@ -186,7 +186,8 @@ def _layer_norm(call: LayerNorm, known: Arrays) -> Array:
 
 def _group_norm(call: GroupNorm, known: Arrays) -> Array:
     given = known[call.of]
-    found = _normed(given.reshape(len(given), call.groups, math.prod(given.shape[1:]) // call.groups), call.eps, (2,)).reshape(given.shape)
+    grouped = given.reshape(len(given), call.groups, math.prod(given.shape[1:]) // call.groups)
+    found = _normed(grouped, call.eps, (2,)).reshape(given.shape)
     one = (-1, *(1,) * (given.ndim - 2))
     found = found if call.weight is None else found * known[call.weight].reshape(one)
     return found if call.bias is None else found + known[call.bias].reshape(one)
@@ -225,7 +226,7 @@ def _permute(call: Permute, known: Arrays) -> Array:
 
 
 def _select(call: Select, known: Arrays) -> Array:
-    return known[call.of].take(call.at, call.axis + 1)
+    return np.asarray(known[call.of].take(call.at, call.axis + 1))
 
 
 def _slice(call: Slice, known: Arrays) -> Array:
@@ -243,7 +244,7 @@ def _attention(call: Attention, known: Arrays) -> Array:
     scores = (query * scale) @ key.swapaxes(-2, -1)
     if call.is_causal:
         scores = np.where(np.triu(np.ones(scores.shape[-2:], np.bool_), 1), -np.inf, scores)
-    return softmax(scores, -1) @ value
+    return np.asarray(softmax(scores, -1) @ value)
 
 
 def _recurrent(call: Recurrent, known: Arrays) -> Array:

@@ -47,7 +47,8 @@ def by_onnx(graph: Graph, weights: Any, inputs: Any) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10,
     )  # fmt: skip
     onnx.checker.check_model(model, full_check=True)
-    return ReferenceEvaluator(model).run(None, inputs)[0]
+    ran: Any = ReferenceEvaluator(model).run(None, inputs)
+    return ran[0]
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
