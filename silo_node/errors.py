@@ -3,6 +3,7 @@
 SiloError
 ├── SpentError    a step that failed after its charge was committed
 ├── NotLoadedError  what a computation needs, which is not imported yet, or not installed
+├── NetworkError  a network that exceeded a limit of the policy in its process, or failed there
 ├── SourceError   data that are missing, unreachable, empty or not of the declared types; mostly raised at loading
 └── HomeError     a silo's own directory that is incomplete
 """
@@ -29,6 +30,13 @@ class SourceError(SiloError):
 
 class NotLoadedError(SiloError):
     """What a computation needs, which is not imported yet, or not installed."""
+
+
+class NetworkError(SiloError):
+    """A network that exceeded a limit of the policy in its process, or failed there.
+
+    Message and hint follow from the policy and from which limit it was alone, so an exact source may tell them.
+    """
 
 
 class HomeError(SiloError):

@@ -80,7 +80,9 @@ class HeldData:
                 forgotten = partial(forgotten_among, policy, home.path, ledger.kept)
                 computer = Computer(policy, *held, load_run, reader, forgotten=forgotten)
             else:
-                killable = KillableComputer(home.policy, policy_path, limits_of(policy, silos), load_run, ledger.kept)
+                killable = KillableComputer(
+                    home.policy, policy_path, limits_of(policy, silos), load_run, ledger.kept, log.warning
+                )
                 computer = killable
                 if reader is not None:
                     computer = SpreadComputer(killable, policy, reader, _spread_from(policy, is_spread=is_spread))

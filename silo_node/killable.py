@@ -28,7 +28,7 @@ from policies.requests.request import Request
 from silo_node.data.coded import Bools
 from silo_node.data.compute import is_slow, not_installed
 from silo_node.data.figures import Vectors, read_as
-from silo_node.data.loading import FAILED, LOADED, LOADING
+from silo_node.data.loading import FAILED, LOADED, LOADING, UNCONFINED
 from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.reader import REFRESH_S
 from silo_node.data.prepared.snapshot import Snapshot
@@ -36,6 +36,7 @@ from silo_node.data.prepared.store import FOLDER, Made
 from silo_node.data.worker import AHEAD, COMPUTE, JUDGE, LOAD, PREPARE, REFRESH, write_kept, write_states
 from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import heard
 from silo_node.training.run import RunState, check_position, runs_of
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
@@ -50,6 +51,10 @@ MIN_MEMORY_MB = 512
 # A process that computes keeps the memory of arrays for the next ones: to get it anew doubles the processor time.
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 PREPARE_S = 4 * 3600.0
+UNFILTERED = (
+    "the kernel refuses the filter of system calls for the process that computes networks; its limits stand: "
+    "no new files, no new processes (docs/networks.md, section 'What a policy says')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,10 @@ class KillableComputer:
         limits: ComputeLimits,
         load_run: Callable[[bytes], RunState | None],
         kept: Keeps,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`tell` the owner, once, what a worker cannot do here."""
+        self._tell, self._is_told = tell, False
         self._limits, self._load_run, self._kept = limits, load_run, kept
         self._policy = file.policy
         self._setup = json.dumps(
@@ -154,6 +162,9 @@ class KillableComputer:
                 time.sleep(LOOK_S)
         if state == FAILED:
             raise not_installed(kind)
+        if state == UNCONFINED and not self._is_told:
+            self._is_told = True
+            self._tell(UNFILTERED)
         if state == LOADING:
             raise NotLoadedError(f"what {kind} needs is not imported after {limit_s:g} s", "ask again")
 
@@ -198,7 +209,7 @@ class KillableComputer:
                 return self._warm[0].run(self._told(replace(job, wall_s=left_s)))
             except CryptoError as err:
                 self._warm_up(ended=self._warm.popleft())
-                raise ComputeError(err.message, err.hint) from None
+                raise heard(err.message) or ComputeError(err.message, err.hint) from None
         finally:
             self._turn.release()
 

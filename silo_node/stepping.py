@@ -17,7 +17,7 @@ from crypto.rounds.messages import Accusation
 from crypto.wire import sign, unverified
 from policies.budget.ledger import Consulted
 from policies.units import HOUR_S
-from silo_node.errors import SpentError
+from silo_node.errors import NetworkError, SpentError
 from silo_node.ledger.checkpoints import Guards
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
@@ -243,6 +243,8 @@ class Stepping:
             leaving.wait()
             with self._turn:
                 self._rounds.forget(round_id)
+            if isinstance(err, NetworkError):  # of an exact source: it names a limit, and no row
+                raise ProtocolError(f"{err.message}; {err.hint}") from err
             raise SpentError(f"{type(err).__name__}: {err}", "the charge stays") from err
 
     def _frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:

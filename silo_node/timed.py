@@ -15,6 +15,7 @@ from crypto.errors import ProtocolError
 from policies.decision.compiled import STEP_MS
 from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.policy import Policy
+from policies.requests.network_steps import loaded_as
 from policies.requests.request import Request
 from policies.units import MAX_BUSY_S
 from silo_node.data.figures import Vectors
@@ -137,7 +138,7 @@ class TimedComputing:
         steps that double.
         """
         deadline, source = time.monotonic() + limit_s, self._policy.sources[request.table.name]
-        self.computer.load(request.plan.kind, limit_s)
+        self.computer.load(loaded_as(request), limit_s)
         if source.read == "prepared" or source.kind == "postgres":
             return
         stated = stated_ms(self._policy, request)

@@ -1,6 +1,6 @@
 """One request and one policy: everything that a rule of the decision may read, and no rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ class Case(NamedTuple):
     rows_at: int | None  # when the files of a prepared source were last seen unchanged
     verdicts: Sequence[StoredVerdict]
     jurisdictions: Jurisdictions
+    approved: Collection[str] = ()  # the packed networks that people of this policy have signed, by their names
 
     def about(self, request: Request, facts: RequestFacts) -> "Case":
         """Return the same case of another request, such as that of one statement."""
@@ -54,6 +55,7 @@ class Case(NamedTuple):
             self.rows_at,
             self.verdicts,
             self.jurisdictions,
+            self.approved,
         )
 
 

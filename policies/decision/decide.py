@@ -6,7 +6,7 @@ on rows. docs/protocol.md section 8, rows A6 to A9.
     decide(policy, request, request_hash, spent, now)  # () means yes
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from policies.budget.ledger import Spending
 from policies.decision import (
@@ -16,6 +16,7 @@ from policies.decision import (
     disclosure,
     eligibility,
     joins,
+    networks,
     protection,
     searching,
     sending,
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (  # denials are reported in this order
     each(joins.used_joins),
     each(disclosure.figures),
     disclosure.training,
+    networks.networks,
     searching.shape,
     computing.declared_time,
     sending.length,
@@ -70,13 +72,15 @@ def decide(
     jurisdictions: Jurisdictions = NO_JURISDICTIONS,
     rows_at: int | None = None,
     subject: bytes | None = None,
+    approved: Collection[str] = (),
 ) -> tuple[Denial, ...]:
     """Return why `policy` refuses `request` at `now` (seconds since 1970, UTC); an empty tuple means yes.
 
     `spent` has the windows of `limits_of`, in its order, and the requests since the time of `rate_of`, all of the
     policy's entry for this analyst (`Policy.analyst_entry`). `feed_at` is when the decisions on consent were written,
     `rows_at` when the files of a prepared source were last seen unchanged, `verdicts` are the verdicts on this
-    request, or on the `subject`, a request that covers this one. The caller must have checked the request's signature
+    request, or on the `subject`, a request that covers this one. `approved` are the packed networks that people of this
+    policy have signed, by their names. The caller must have checked the request's signature
     with the key that the policy has for its analyst.
     """
     rules = compiled(policy)
@@ -91,7 +95,8 @@ def decide(
         return (deny("TABLE_UNKNOWN", "sources", message, f"ask about: {offered}"),)
     facts = facts_of(request, policy.privacy_unit.max_silos)
     subject = subject or subject_of(request, request_hash)
-    case = Case(policy, rules, request, subject, facts, source, spent, now, feed_at, rows_at, verdicts, jurisdictions)
+    when = spent, now, feed_at, rows_at
+    case = Case(policy, rules, request, subject, facts, source, *when, verdicts, jurisdictions, approved)
     for rule in RULES:
         if found := rule(case):
             reasons += found

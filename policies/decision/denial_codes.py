@@ -37,14 +37,19 @@ DenialCode = Literal[
     "JURISDICTION",
     "LEDGER",
     "MAX_DIMENSIONS",
+    "MAX_FLOPS",
     "MAX_GROUPS",
+    "MAX_MEMORY",
     "MAX_NORM",
     "MAX_ROUNDS",
     "MAX_ROWS",
     "MAX_SILOS",
     "MAX_STATE",
     "MAX_VALUES",
+    "MAX_WEIGHTS",
     "MIN_COHORT",
+    "NETWORK_CLOSED",
+    "NETWORK_UNKNOWN",
     "NOT_BUILT",
     "POLICY_EXPIRED",
     "PURPOSE_CLOSED",
@@ -67,6 +72,7 @@ DenialCode = Literal[
     "SOURCE_AWAY",
     "TABLE_UNKNOWN",
     "TOO_SLOW",
+    "TRAINING_UNIT",
 ]
 CODES: frozenset[str] = frozenset(get_args(DenialCode))
 # What a silo says that cannot take part now, whatever its policy allows; see `policies.decision.inability`.

@@ -7,6 +7,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.document.columns import Column
 from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, BY_BUCKETS
+from policies.document.networks import Networks
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy, Vectors
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
@@ -230,10 +231,31 @@ def _leaves(policy: Policy) -> Iterator[str]:
         steps = counted(training.max_rounds, "step")
         yield f"A training run may take {steps} and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
+        if "silo" in training.units:
+            yield "The noise of a run may hide what all rows of the silo change, and a person as a part of them."
         if (audit := training.audit) is not None:
             gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
             at = f"at a threshold of {audit.threshold:g}"
             yield f"A model leaves, predicts and is exported only after an audit {at} that surely finds {gap}."
+        yield from _networks(training.networks)
+
+
+_ALLOWED = {
+    "registered": "Of networks the families that the program ships are trained, and no others.",
+    "approved": "Of networks the shipped families are trained, and packed files that a person named here has signed.",
+    "any-graph": "Networks of any graph are trained: the shipped families, and whatever packed file an analyst sends.",
+}
+
+
+def _networks(networks: Networks | None) -> Iterator[str]:
+    if networks is None:
+        yield "No network is trained."
+        return
+    yield _ALLOWED[networks.allow]
+    yield (
+        f"A network has at most {networks.max_weights:,} weights, and a round of it takes at most"
+        f" {networks.max_flops:,} operations, {networks.max_memory_mb:,} MB of memory and {networks.max_seconds} s."
+    )
 
 
 def _computing(policy: Policy) -> Iterator[str]:
@@ -245,6 +267,9 @@ def _computing(policy: Policy) -> Iterator[str]:
             yield f"It may use {compute.memory_mb} MB of memory."
         if compute.threads is not None:
             yield f"It runs on {counted(compute.threads, 'thread')}."
+        if compute.device != "cpu":
+            where = "where it finds one" if compute.device == "auto" else "which it needs"
+            yield f"Networks are computed on a CUDA device, {where}."
         if compute.partition_rows is not None:
             yield f"Questions on {compute.partition_rows} prepared rows and more are spread over its cluster."
         if compute.fixed_seconds is not None:

@@ -16,6 +16,7 @@ from crypto.keys import VerifyKey
 from crypto.rounds.manifest import MAX_MUST_INCLUDE, BackendName
 from crypto.wire import Jurisdiction, Name
 from policies.document.columns import Source
+from policies.document.networks import Networks
 from policies.document.purposes import ConsentColumn, ConsentTable, Purpose
 from policies.document.section import AggregateName, AnalystName, Count, Days, Label, MeasureName, Rho, Section
 from policies.requests.tables import check_norm
@@ -175,7 +176,10 @@ class Training(Section):
     dp: Literal["required", "optional"] = "required"
     clip_norm: Annotated[Number, Field(gt=0, le=100_000)]
     max_rho_per_run: Rho
+    # Whose change the noise of a run may hide: of a person, or of all rows of the silo together.
+    units: Annotated[tuple[Literal["person", "silo"], ...], Field(min_length=1, max_length=2)] = ("person",)
     audit: AuditedTraining | None = None
+    networks: Networks | None = None
 
 
 class Compute(Section):
@@ -188,6 +192,7 @@ class Compute(Section):
     fixed_seconds: Annotated[Number, Field(gt=0, le=MAX_WAIT_S)] | None = None  # of every plan
     row_nanoseconds: Annotated[Number, Field(gt=0, le=10**9)] | None = None  # of each row, and each part of a plan
     decision_nanoseconds: Annotated[Number, Field(gt=0, le=10**9)] | None = None  # of each decision on consent
+    device: Literal["cpu", "cuda", "auto"] = "cpu"  # that networks are computed on
 
     @property
     def states_time(self) -> bool:

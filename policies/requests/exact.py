@@ -7,9 +7,10 @@ sum follow from it, from the columns and options, and from the number of the rou
 from abc import ABC
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
 from policies.requests.families import SHAPES, Shape, Task, check_task
@@ -20,6 +21,7 @@ from policies.requests.training import MAX_FEATURES, TrainingStep
 from policies.units import ColumnRole, counted
 
 _MOST_SETTINGS = 48
+SHARE = "share"  # the option that says which share of the run's silos a round asks
 
 
 class Setting(Message):
@@ -43,6 +45,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
+    # The `policies.networks.packed.Packed` that the option `graph` names, where it is here; in no encoding.
+    graph: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
@@ -72,6 +76,11 @@ class FamilyStep(TrainingStep, ABC):
         defaults = {name: option.default for name, option in self.shape.options.items()}
         return defaults | {one.name: one.value for one in self.options}
 
+    @property
+    def share(self) -> Decimal:
+        named = next((one.value for one in self.options if one.name == SHARE), "")
+        return Decimal(named or 1)
+
     def state_values(self, slots: int) -> int:
         return self.shape.held(self.settings, slots)
 
@@ -87,7 +96,11 @@ class FamilyStep(TrainingStep, ABC):
             parts={one.name: one.value for one in self.parts},
             options=self.settings,
             run=self.run,
+            graph=self.graph,
         )
+
+    def owns(self, table: Table) -> Mapping[str, int]:
+        return self.shape.owns(self.task(table))
 
     def columns(self) -> tuple[str, ...]:
         return (*super().columns(), *(one.value for one in self.parts))

@@ -52,6 +52,9 @@ def codings_of(request: Request) -> Iterator[Coding]:
     for role in ("measure", "feature", "label", "audit"):
         for name in uses.get(role, ()):
             column = table.column(name)
+            if column.type == "array":
+                yield Coding("array", column)
+                continue
             is_member = column.type == "bool" or (role != "measure" and column.domain)
             yield Coding("member" if is_member else "steps", column)
 

@@ -58,7 +58,8 @@ def kind_of_type(stored: str) -> str:
 def check_readable(what: str, stored: str) -> None:
     """Raise SourceError unless cells of this stored type are read: one value, whose text a person would write so."""
     if kind_of_type(stored) not in (*_FLOATS, *_TEXTS, _NOTHING):
-        raise SourceError(f"{what} is {stored[:60]}, which no cell is read from", "store numbers, text, dates or bools")
+        hint = "store numbers, text, dates or bools; lists of numbers are read where the policy declares an array"
+        raise SourceError(f"{what} is {stored[:60]}, which no cell is read from", hint)
 
 
 def is_native(stored: str, column: Column, rules: CellRules, *, is_id: bool) -> bool:

@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from policies.domains import LongDomain
 from policies.requests.tables import TableColumn
+from silo_node.data.arrays import Arrays, streamed
 from silo_node.data.cells import DAY, NARROW_NUMBER, NUMBER, is_narrow, literal, quote
 
 Integers = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 # A day is that of the whole row, since 1970; a text is the cell as it is, whatever its column's domain.
-Aspect = Literal["member", "steps", "number", "day", "text"]
+Aspect = Literal["member", "steps", "number", "day", "text", "array"]
 NO_STEPS = -2  # of a missing cell; a step below the lower bound, -1, is what lies below it
 BELOW = -1  # of a cell below the lower bound, by how much ever
 NO_MEMBER = -1
@@ -59,8 +60,8 @@ class Numbers:
     nanos: Integers | None = None  # None where all are whole
 
 
-Cells = Members | Steps | Numbers
-C = TypeVar("C", Members, Steps, Numbers)
+Cells = Members | Steps | Numbers | Arrays
+C = TypeVar("C", Members, Steps, Numbers, Arrays)
 
 
 def at(cells: Cells, places: Integers) -> Cells:
@@ -72,6 +73,8 @@ def at(cells: Cells, places: Integers) -> Cells:
             return Steps(cells.cells[places], cells.low, cells.range_steps)
         case Numbers():
             return Numbers(cells.whole[places], None if cells.nanos is None else cells.nanos[places])
+        case Arrays():
+            return cells.at(places)
 
 
 class Run(NamedTuple):
@@ -111,6 +114,10 @@ class Rows:
         """Return the cells of a column as numbers, or its days; raises KeyError or TypeError if it is not coded so."""
         return self._coded(aspect, name, Numbers)
 
+    def arrays(self, name: str) -> Arrays:
+        """Return the cells of a column of arrays; raises KeyError if it is not coded so."""
+        return self._coded("array", name, Arrays)
+
     def _coded(self, aspect: Aspect, name: str, kind: type[C]) -> C:
         found = self.cells[aspect, name]
         if not isinstance(found, kind):
@@ -142,15 +149,22 @@ def coded(
     selected = [f"{quote(unit)} AS person", f"coalesce(hash({quote(unit)}) >> 56, 0)::UTINYINT AS part"]
     for index, one in enumerate(codings):
         selected += [f"{sql} AS {part}{index}" for part, sql in _sql(*one).items()]
-    sql = f"SELECT {', '.join(selected)} FROM {view} WHERE {where}"  # noqa: S608
-    found = connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+    wide = {f"array{index}": column for index, (aspect, column) in enumerate(codings) if aspect == "array"}
+    if wide:  # nobody's rows are left out before they are many numbers
+        where = f"({where}) AND {quote(unit)} IS NOT NULL"
+    relation = connection.sql(
+        f"SELECT {', '.join(selected)} FROM {view} WHERE {where}",  # noqa: S608
+        params=dict(parameters or {}),
+    )
+    found, arrays = streamed(relation, wide) if wide else (relation.to_arrow_table(), {})
     whose = found["person"]
     person, persons = dictionary(whose) if len(whose) < _MANY else partitioned(whose, _whole(found["part"]))
     is_somebody = person != NO_MEMBER
     if not is_somebody.all():
         found, person = found.filter(arrow_of(is_somebody)), person[is_somebody]
     cells = {
-        (aspect, column.name): _cells(aspect, column, found, index) for index, (aspect, column) in enumerate(codings)
+        (aspect, column.name): arrays[f"array{index}"] if aspect == "array" else _cells(aspect, column, found, index)
+        for index, (aspect, column) in enumerate(codings)
     }
     return Rows(person, len(persons), (Run(0, 0, len(person)),), cells), persons
 
@@ -169,6 +183,8 @@ def _cells(aspect: Aspect, column: TableColumn, found: pa.Table, index: int) -> 
         case "text":
             codes, texts = dictionary(found[f"text{index}"])
             return Members(codes, tuple(texts.to_pylist()))
+        case "array":
+            raise TypeError("arrays are read by `streamed`")
         case "day":
             return Numbers(_whole(found[f"day{index}"]))
 
@@ -254,8 +270,10 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> Integers:
 
 
 def _sql(aspect: Aspect, column: TableColumn) -> dict[str, str]:
-    """Return the SQL of the parts of an aspect of a cell, none of which is NULL but a text."""
+    """Return the SQL of the parts of an aspect of a cell, none of which is NULL but a text, or an array."""
     cell = quote(column.name)
+    if aspect == "array":
+        return {"array": cell}
     if aspect == "member":
         if column.type == "bool":
             return {"code": f"coalesce(CAST({cell} AS TINYINT), {NO_MEMBER})"}

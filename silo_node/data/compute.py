@@ -17,7 +17,10 @@ import numpy.typing as npt
 from crypto.errors import ProtocolError
 from crypto.randomness import token
 from policies.decision.computing import limit_seconds
-from policies.document.policy import Policy
+from policies.document.policy import Compute, Policy
+from policies.networks.names import NETWORKS
+from policies.requests.network_steps import LOADED_AS as NETWORK
+from policies.requests.network_steps import network_of
 from policies.requests.request import Request
 from policies.requests.split import WORD_BITS, WORDS
 from silo_node.data import answer
@@ -35,12 +38,15 @@ from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
+from silo_node.training.confined.apart import Apart
+from silo_node.training.confined.computing import computed
+from silo_node.training.confined.work import Done, Work
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
-from silo_node.training.scoring import check_judged, scored
+from silo_node.training.scoring import check_judged, predicted, scored
 from silo_node.training.split import split_of
 
 
@@ -132,6 +138,8 @@ def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vecto
     """Return the counts of an audit, by these rows and the model that it is of."""
     if state is None:
         raise ProtocolError("the model that is audited is not known here")
+    if not auditing.step_of(request).groups:
+        return auditing.drift_contribution(request, rows.examples, predicted(request, state, rows.examples))
     return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
 
 
@@ -181,7 +189,7 @@ def load_kinds(policy: Policy) -> bool:
     """Load what the computations need that a policy opens, so that none waits for it; return whether all is there."""
     try:
         for kind in to_load(policy):
-            CONTRIBUTIONS[kind].load()
+            load_kind(kind)
     except ImportError:
         return False
     return True
@@ -190,7 +198,13 @@ def load_kinds(policy: Policy) -> bool:
 def to_load(policy: Policy) -> tuple[str, ...]:
     """Return the kinds of computations that a policy opens and that need something which is slow to import."""
     opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
-    return tuple(kind for kind in sorted(opened & CONTRIBUTIONS.keys()) if is_slow(kind))
+    found = [kind for kind in sorted(opened & CONTRIBUTIONS.keys()) if is_slow(kind)]
+    return (*found, *((NETWORK,) if trains_networks(policy) and opened & NETWORKS else ()))
+
+
+def trains_networks(policy: Policy) -> bool:
+    """Tell whether a policy has [training.networks]."""
+    return policy.training is not None and policy.training.networks is not None
 
 
 def has_private_training(policy: Policy) -> bool:
@@ -200,7 +214,15 @@ def has_private_training(policy: Policy) -> bool:
 
 def is_slow(kind: str) -> bool:
     """Tell whether a kind of computation needs something that is slow to import."""
-    return CONTRIBUTIONS[kind].load is not _nothing_more
+    return kind == NETWORK or CONTRIBUTIONS[kind].load is not _nothing_more
+
+
+def load_kind(kind: str) -> None:
+    """Import in this process what a kind of computation, or a network, needs; raises ImportError."""
+    if kind == NETWORK:
+        from silo_node.training.confined import trying  # noqa: F401
+    else:
+        CONTRIBUTIONS[kind].load()
 
 
 def not_installed(kind: str) -> NotLoadedError:
@@ -249,11 +271,14 @@ class Computer:
         limit_s: float | None = None,
         forgotten: Forgotten = nobody,
         kept_bytes: int = KEPT_BYTES,
+        apart: Apart | None = None,
     ) -> None:
         """`reader` answers from prepared sources, where the policy has some. `limit_s`: instead of the policy's.
 
-        Rows of at most `kept_bytes` are kept from one round of a run to the next.
+        Rows of at most `kept_bytes` are kept from one round of a run to the next. Networks are computed `apart`, in a
+        process of their own, or in this one.
         """
+        self._apart = apart
         self._policy, self._database, self._sources = policy, database, sources
         self._decisions, self._load_run, self._reader = decisions, load_run, reader
         self._limit_s, self._forgotten = limit_s, forgotten
@@ -265,7 +290,7 @@ class Computer:
     def load(self, kind: str, limit_s: float) -> None:
         """Import what a kind of computation needs; raises NotLoadedError if it is not there."""
         try:
-            CONTRIBUTIONS[kind].load()
+            load_kind(kind)
         except ImportError as err:
             raise not_installed(kind) from err
 
@@ -303,6 +328,7 @@ class Computer:
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
+        began = time.monotonic()
         kind = CONTRIBUTIONS[request.plan.kind]
         split = split_of(request, self._load_run)
         rows: Any = None
@@ -322,7 +348,21 @@ class Computer:
             own = self._load_run(step.run)
             check_position(own, request)  # another round of the same step may have been learned meanwhile
             state = own if judged is None else judged
-        return kind.compute(request, rows, state)
+        if network_of(request) is None:
+            return kind.compute(request, rows, state)
+        left_s = self._limit(request) - (time.monotonic() - began)
+        return self._network(request, rows.examples if isinstance(rows, Judgeable) else rows, state, left_s).vectors
+
+    def _network(self, request: Request, examples: Examples, state: RunState | None, left_s: float) -> Done:
+        """Return what comes of a network's rows: in a process of its own, or in this one."""
+        work = Work(request, examples, state, self._policy.silo.id)
+        if self._apart is not None:
+            return self._apart.contribution(work, left_s)
+        from silo_node.training.networks import device
+
+        declared = Compute() if self._policy.compute is None else self._policy.compute
+        with device.on(declared.device):
+            return computed(work)
 
     def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:
         """Return what a kind reads of the rows as they are now."""

@@ -5,16 +5,20 @@ from the machine, never from a row.
 """
 
 import threading
+from collections.abc import Callable
 
-from silo_node.data.compute import CONTRIBUTIONS
+from silo_node.data.compute import load_kind
 
 LOADING, LOADED, FAILED = range(3)
+UNCONFINED = 3  # loaded: and the process of networks has limits, but no filter of the kernel
 
 
 class Loading:
     """What kinds of computations need, as far as this process has imported it."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Callable[[str], None] = load_kind) -> None:
+        """`load` imports what a kind needs."""
+        self._import = load
         self._threads: dict[str, threading.Thread] = {}
         self._failed: set[str] = set()
 
@@ -42,6 +46,6 @@ class Loading:
 
     def _load(self, kind: str) -> None:
         try:
-            CONTRIBUTIONS[kind].load()
+            self._import(kind)
         except Exception:  # whatever an import raises: the owner is told when a step needs it
             self._failed.add(kind)

@@ -10,6 +10,7 @@ from hashlib import sha512
 
 import numpy as np
 
+from policies.array_steps import Unsigned
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.request import Request
@@ -48,9 +49,15 @@ def bounded_rows(rows: Rows, request: Request, task: Task, is_in: Bools | None, 
     uses = {role: names for role, names in request.plan.uses().items() if role != "held_out"}
     labels = uses.get("label", ())
     columns = {name: table.column(name) for names in uses.values() for name in names}
-    found = {name: _cells(rows, column, kept, is_label=name in labels) for name, column in columns.items()}
+    arrays = [name for name, column in columns.items() if kind_of(column) == "array"]
+    found = {
+        name: _cells(rows, column, kept, is_label=name in labels)
+        for name, column in columns.items()
+        if name not in arrays
+    }
     filled = _filled(task)
     present = [there for name, (_, there) in found.items() if name not in filled]
+    present += [rows.arrays(name).is_there[kept] for name in arrays]
     is_whole = np.logical_and.reduce(present) if present else np.ones(len(kept), np.bool_)
     whole = kept[is_whole]
     few = chosen(rows.person[whole], rows.persons, table.max_rows, lambda mask: lots.of_rows(rows.runs)[whole[mask]])
@@ -61,14 +68,20 @@ def bounded_rows(rows: Rows, request: Request, task: Task, is_in: Bools | None, 
         {name: np.asarray(~found[name][1][is_whole][few]) for name in filled},
         int(len(kept) - is_whole.sum()),
         len(np.unique(rows.person[kept[~is_whole]])),
+        {name: _at(rows.arrays(name).steps, whole[few]) for name in arrays},
     )
 
 
+def _at(steps: Unsigned, places: Integers) -> Unsigned:
+    """Return the arrays of some rows, whose places rise; of all rows no copy."""
+    return steps if len(places) == len(steps) else steps[places]
+
+
 def _filled(task: Task) -> tuple[str, ...]:
-    """Return the features whose missing cells are filled; a domain has its own value for them."""
+    """Return the features whose missing cells are filled: numbers and bools, as a domain has its own value for them."""
     if task.options.get("missing", "drop") == "drop":
         return ()
-    return tuple(name for name in task.features if kind_of(task.table.column(name)) != "text")
+    return tuple(name for name in task.features if kind_of(task.table.column(name)) in ("number", "bool"))
 
 
 def _cells(rows: Rows, column: TableColumn, kept: Integers, is_label: bool) -> tuple[Integers, Bools]:

@@ -18,7 +18,7 @@ from policies.document.purposes import ConsentTable
 from policies.document.sniff import formats_of
 from policies.domains import LongDomain
 from policies.requests.capacity import rows_of
-from silo_node.data import dialect
+from silo_node.data import arrays, dialect
 from silo_node.data.cells import NUMBER, listing, loosest, quote, same
 from silo_node.data.consent import VIEW, load_consent, readings
 from silo_node.data.locations import LOAD_TIMEOUT_S, Part, misfits_named, opened, parts_of
@@ -118,7 +118,11 @@ def _profile_source(
     ((count, kept, *histogram),) = connection.execute(counts).fetchall()
     rows_sql = f"SELECT count(*), count({unit}) FROM {source.view}"  # noqa: S608
     ((rows, named),) = connection.execute(rows_sql).fetchall()
-    distinct = f"SELECT count(*) FROM (SELECT DISTINCT * FROM {source.view} WHERE {unit} IS NOT NULL)"  # noqa: S608
+    wide = ", ".join(
+        f"hash({quote(key)}) AS {quote(key)}" for key, column in source.columns.items() if column.type == "array"
+    )
+    cells = f"* REPLACE ({wide})" if wide else "*"
+    distinct = f"SELECT count(*) FROM (SELECT DISTINCT {cells} FROM {source.view} WHERE {unit} IS NOT NULL)"  # noqa: S608
     ((different,),) = connection.execute(distinct).fetchall()
     labels = [f"{low}" if low == high else f"{low}-{high}" if high is not None else f"{low}+" for low, high in BUCKETS]
     told = {label: int(number) for label, number in zip(labels, histogram, strict=True) if number}
@@ -252,6 +256,8 @@ def _limits(value: str, column: Column, long: str | None) -> tuple[str, str, str
     if column.bounds is not None:
         low, high = (f"CAST('{Decimal(bound):f}' AS {NUMBER})" for bound in column.bounds)
         below, above = f"{value} < {low}", f"{value} > {high}"
+        if column.type == "array":
+            below, above = arrays.limits(value, low, high)
     if isinstance(column.domain, tuple):
         listed = listing(str(member) for member in column.domain) if long is None else f"SELECT unnest(${long})"
         unlisted = f"CAST({value} AS VARCHAR) NOT IN ({listed})"
@@ -274,7 +280,8 @@ def check_cells(
             column = source.columns[key]
             places = list(islice((one for part in parts for one in _places(connection, source, part, key)), PLACES))
             count = f"{one.unreadable} of {one.rows} cells cannot be read as {column.type} (max_unreadable = {most:g})"
-            lines += [f"{what}: {where}: {text[:60]!r} is no {column.type}" for where, text in places]
+            kind = column.type if column.shape is None else f"array of shape {list(column.shape)}"
+            lines += [f"{what}: {where}: {text[:60]!r} is no {kind}" for where, text in places]
             lines[-1] += f"; {count}"
             hints.append(remedy(f"sources.{source.name}", key, column, [text for _, text in places], source.rules[key]))
     if lines:
@@ -287,7 +294,10 @@ def _places(connection: duckdb.DuckDBPyConnection, source: Source, part: Part, k
     plain = _without_zeros(source)
     one = replace(plain, columns={key: plain.columns[key]})
     row, value = "row_number() OVER ()", one.values(part)[key]
-    numbered = f"SELECT {row} AS row, CAST({quote(key)} AS VARCHAR) AS text, {value} AS value FROM {one.texts(part)}"  # noqa: S608
+    text = f"CAST({quote(key)} AS VARCHAR)"
+    if source.columns[key].type == "array":  # no long text of a list that nobody is shown
+        text = f"CASE WHEN {value} IS NULL THEN {text} END"
+    numbered = f"SELECT {row} AS row, {text} AS text, {value} AS value FROM {one.texts(part)}"  # noqa: S608
     sql = f"SELECT row, text FROM ({numbered}) WHERE text IS NOT NULL AND value IS NULL ORDER BY row LIMIT {PLACES}"  # noqa: S608
     for number, text in connection.execute(sql).fetchall():
         line = None if part.file is None else dialect.line_of(part.file, part.dialect, number)
@@ -298,6 +308,10 @@ def _places(connection: duckdb.DuckDBPyConnection, source: Source, part: Part, k
 def remedy(section: str, key: str, column: Column, texts: Sequence[str], rules: CellRules) -> str:
     """Return what to write into which section of the policy, so that cells with these texts can be read."""
     where = f"[{section}.columns.{key}] of the policy"
+    if column.type == "array":
+        return (
+            f"store {arrays.in_words(column)} in each cell that is there, all finite, or mend shape and of in {where}"
+        )
     if column.type == "date":
         formats = formats_of(texts) or ("%d/%m/%Y",)
         return f"say how dates are written: dates = {' or '.join(map(quote, formats))} in {where}"

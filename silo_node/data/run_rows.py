@@ -24,6 +24,7 @@ from policies.document.purposes import ConsentTable
 from policies.requests.held_out import Side
 from policies.requests.request import Request
 from silo_node.data import answer
+from silo_node.data.arrays import Arrays
 from silo_node.data.cells import quote
 from silo_node.data.coded import (
     NO_MEMBER,
@@ -301,7 +302,7 @@ def _has_come_in(before: Bools | None, now: Bools | None) -> bool:
     return not before.all() if now is None else bool((now & ~before).any())
 
 
-def _arrays(cells: Cells) -> tuple[Integers, ...]:
+def _arrays(cells: Cells) -> tuple[Integers | Bools, ...]:
     match cells:
         case Members():
             return (cells.codes,)
@@ -309,6 +310,8 @@ def _arrays(cells: Cells) -> tuple[Integers, ...]:
             return (cells.cells,)
         case Numbers():
             return (cells.whole,) if cells.nanos is None else (cells.whole, cells.nanos)
+        case Arrays():
+            return (cells.steps, cells.is_there)
 
 
 def _blanked(cells: Cells, is_out: Bools) -> Cells:
@@ -322,3 +325,5 @@ def _blanked(cells: Cells, is_out: Bools) -> Cells:
         case Numbers():
             nanos = None if cells.nanos is None else np.where(is_out, 0, cells.nanos).astype(cells.nanos.dtype)
             return Numbers(np.where(is_out, NO_NUMBER, cells.whole).astype(cells.whole.dtype), nanos)
+        case Arrays():
+            return cells.without(is_out)

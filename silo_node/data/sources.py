@@ -10,6 +10,7 @@ from pathlib import Path
 from policies.document.cells import CellRules
 from policies.document.columns import Column
 from policies.document.policy import IdDifference, Policy
+from silo_node.data import arrays
 from silo_node.data.cells import (
     DAY,
     check_readable,
@@ -60,7 +61,11 @@ class Source:
 
     def readable(self, part: Part, key: str) -> None:
         """Raise SourceError unless a part has the column, stored as what cells are read from."""
-        check_readable(f"column {key!r} of {part.name}", self.stored(part, key).type)
+        what, stored = f"column {key!r} of {part.name}", self.stored(part, key).type
+        if self.columns[key].type == "array":
+            arrays.check_stored(what, self.columns[key], stored)
+        else:
+            check_readable(what, stored)
 
     def rules_in(self, part: Part, key: str) -> CellRules:
         """Return the rules for a column's cells as a part stores them."""
@@ -73,7 +78,10 @@ class Source:
         for key, column in self.columns.items():
             cell, stored = self.stored(part, key)
             rules, name = self.rules_in(part, key), quote(key)
-            if is_native(stored, column, rules, is_id=key == self.unit):
+            if column.type == "array":
+                formed.append(f"{cell} AS {name}")
+                kept.append(name)
+            elif is_native(stored, column, rules, is_id=key == self.unit):
                 formed.append(f"{cell} AS {name}")
                 kept.append(f"CASE WHEN NOT isnan({name}) THEN {name} END AS {name}" if stored == "DOUBLE" else name)
             else:
@@ -89,6 +97,8 @@ class Source:
             stored, rules = self.stored(part, key).type, self.rules_in(part, key)
             if key == self.unit:
                 found[key] = person_in(quote(key), stored, self.id_form)
+            elif column.type == "array":
+                found[key] = arrays.value_of(quote(key), column, stored)
             else:
                 native = is_native(stored, column, rules, is_id=False)
                 found[key] = value_of(quote(key), column, rules, is_native=native)

@@ -24,18 +24,20 @@ from crypto.backends.sandbox import Parts, serve
 from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
 from policies.document.load import load
+from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.request import Request, resolved
-from silo_node.data.compute import Computer, has_private_training, to_load
+from silo_node.data.compute import Computer, has_private_training, load_kind, to_load, trains_networks
 from silo_node.data.consent import decisions_of
 from silo_node.data.figures import sent_as
-from silo_node.data.loading import Loading
+from silo_node.data.loading import LOADED, UNCONFINED, Loading
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import forgotten_among
 from silo_node.data.prepared.reader import prepared_reader
 from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
-from silo_node.errors import SiloError, SourceError
+from silo_node.errors import NetworkError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import Apart, told
 from silo_node.training.keeping import packed, unpacked
 from silo_node.training.run import RunState
 
@@ -64,7 +66,9 @@ class Worker:
         self._policy, self._reader = policy, reader
         self._states: dict[bytes, RunState] = {}
         self._domains = compiled(policy).domains
-        self._loading = Loading()
+        self._apart = Apart(policy, setup["threads"]) if trains_networks(policy) else None
+        self._is_confined = True  # where networks are computed
+        self._loading = Loading(self._load)
         states_time = policy.compute is not None and policy.compute.states_time
         for kind in to_load(policy) if states_time or has_private_training(policy) else ():
             self._loading.begin(kind)
@@ -79,7 +83,14 @@ class Worker:
             reader,
             forgotten=partial(forgotten_among, policy, home, self.kept),
             kept_bytes=min(KEPT_BYTES, (setup["memory_mb"] << 20) // KEPT_SHARE),
+            apart=self._apart,
         )
+
+    def _load(self, kind: str) -> None:
+        if kind == NETWORK and self._apart is not None:
+            self._is_confined = self._apart.load()
+        else:
+            load_kind(kind)
 
     def kept(self) -> Mapping[str, KeptInForce]:
         """Return what the log says is in force, as it came with the request."""
@@ -97,7 +108,10 @@ class Worker:
         self._states, body = read_states(payload[8:])
         request = resolved(Request.decode(body), self._domains)
         words = [extent.word_bytes for extent in request.plan.statistics(request.table).values()]
-        return sent_as(self._computer.contribution(request, now), words)
+        try:
+            return sent_as(self._computer.contribution(request, now), words)
+        except NetworkError as err:
+            raise told(err) from err
 
     def judge(self, payload: bytes) -> bytes:
         """Return which persons of a snapshot, named by its digest, are in for a request: a bit each."""
@@ -119,7 +133,8 @@ class Worker:
 
     def load(self, payload: bytes) -> bytes:
         """Return how far the import of what a kind of computation needs is; it goes on beside other jobs."""
-        return bytes([self._loading.state(payload.decode())])
+        state = self._loading.state(payload.decode())
+        return bytes([state if state != LOADED or self._is_confined else UNCONFINED])
 
     def ahead(self, payload: bytes) -> bytes:
         """Read the rows of a run before its first round; what fails here, the round finds again."""

@@ -18,6 +18,7 @@ from policies.document.policy import Policy
 from policies.requests.query import Plan
 from policies.requests.request import Request
 from silo_node.data import answer
+from silo_node.data.arrays import Arrays
 from silo_node.data.check import load_sources
 from silo_node.data.coded import Aspect, Cells, Coding, Members, Rows, Run, Steps, coded
 from silo_node.data.compute import Computer
@@ -305,6 +306,8 @@ def _values(cells: Cells) -> list[Any]:
             return [cells.texts[code] if code >= 0 else None for code in cells.codes.tolist()]
         case Steps():
             return list(cells.cells.tolist())
+        case Arrays():
+            return list(cells.steps.tolist())
     return list(cells.whole.tolist())
 
 

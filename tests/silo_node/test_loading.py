@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from policies.requests.request import Request
-from silo_node.data import loading
-from silo_node.data.compute import CONTRIBUTIONS, ContributionKind
 from silo_node.data.loading import FAILED, LOADED, LOADING, Loading
 from silo_node.errors import NotLoadedError, SourceError
 from silo_node.killable import ComputeLimits, KillableComputer
@@ -24,27 +22,25 @@ LEARNS = Edit('computations = ["query"]', 'computations = ["query", "logistic-re
 STEP = EXAMPLES["logistic-regression"][0]
 
 
-def loaded_by(load: Callable[[], None], patch: pytest.MonkeyPatch) -> Loading:
-    """Return what imports `any` by a function."""
-    one = CONTRIBUTIONS["logistic-regression"]
-    patch.setattr(loading, "CONTRIBUTIONS", {"any": ContributionKind(one.read, one.prepared, one.compute, load)})
-    return Loading()
+def loaded_by(load: Callable[[], None]) -> Loading:
+    """Return what imports any kind by a function."""
+    return Loading(lambda kind: load())
 
 
 def waited(event: threading.Event) -> None:
     event.wait(20)
 
 
-def test_an_import_goes_on_beside_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_goes_on_beside_other_work() -> None:
     is_over = threading.Event()
-    found = loaded_by(lambda: waited(is_over), monkeypatch)
+    found = loaded_by(lambda: waited(is_over))
     assert [found.state("any") for _ in range(3)] == [LOADING] * 3
     is_over.set()
     found.wait()
     assert found.state("any") == LOADED
 
 
-def test_an_import_that_fails_is_told_and_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_fails_is_told_and_begun_anew() -> None:
     tried = list[int]()
 
     def load() -> None:
@@ -52,7 +48,7 @@ def test_an_import_that_fails_is_told_and_begun_anew(monkeypatch: pytest.MonkeyP
         if len(tried) == 1:
             raise MemoryError
 
-    found = loaded_by(load, monkeypatch)
+    found = loaded_by(load)
     found.begin("any")
     found.wait()
     assert found.state("any") == FAILED

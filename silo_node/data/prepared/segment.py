@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from federation.files import sync_directory
+from silo_node.data import arrays as wide
+from silo_node.data.arrays import Arrays
 from silo_node.data.coded import Aspect, Bools, Cells, Integers, Members, Numbers, Rows, Steps
 from silo_node.data.prepared.codes import Codes, in_order, inverse
 
@@ -105,6 +107,8 @@ def cut(cells: Cells, first: int, end: int) -> Cells:
             return Steps(cells.cells[first:end], cells.low, cells.range_steps)
         case Numbers():
             return Numbers(cells.whole[first:end], None if cells.nanos is None else cells.nanos[first:end])
+        case Arrays():
+            return cells.at(slice(first, end))
 
 
 def joined(parts: Sequence[Cells]) -> Cells:
@@ -120,6 +124,8 @@ def joined(parts: Sequence[Cells]) -> Cells:
             numbers = [one for one in parts if isinstance(one, Numbers)]
             nanos = [one.nanos for one in numbers if one.nanos is not None]
             return Numbers(np.concatenate([one.whole for one in numbers]), np.concatenate(nanos) if nanos else None)
+        case Arrays():
+            return wide.joined([one for one in parts if isinstance(one, Arrays)])
 
 
 def _members_joined(parts: Sequence[Members]) -> Members:
@@ -139,6 +145,9 @@ def _taken_apart(cells: Cells, has_domain: bool) -> tuple[dict[str, npt.NDArray[
             return {"cells": cells.cells}, {"low": cells.low, "range_steps": cells.range_steps}
         case Numbers():
             return {"whole": cells.whole} | ({} if cells.nanos is None else {"nanos": cells.nanos}), {}
+        case Arrays():
+            arrays = {"steps": cells.steps, "there": cells.is_there}
+            return arrays, {"low": cells.low, "range_steps": cells.range_steps}
 
 
 def _put_together(
@@ -149,6 +158,8 @@ def _put_together(
         return Members(arrays["codes"], domains[meta["column"]] if texts is None else tuple(texts))
     if "cells" in arrays:
         return Steps(arrays["cells"], meta["low"], meta["range_steps"])
+    if "steps" in arrays:
+        return Arrays(arrays["steps"], arrays["there"], meta["low"], meta["range_steps"])
     return Numbers(arrays["whole"], arrays.get("nanos"))
 
 

@@ -303,6 +303,9 @@ def codings_of(policy: Policy, source: Source) -> Iterator[Coding]:
             yield Coding("member", TableColumn(name=key, type="date"))
             continue
         definition, is_numeric = published(key, column, declared, 0), column.type in ("int", "decimal")
+        if column.type == "array":
+            yield Coding("array", definition)
+            continue
         if column.keys is not None:
             yield Coding("text", definition)
         if (not is_numeric and column.roles != ("key",)) or column.members:

@@ -1,0 +1,200 @@
+"""Columns of arrays: what a silo reads of a file's lists, in which steps, and what it says of one that is no array."""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.array_steps import steps_in
+from policies.document.catalogue import defined
+from policies.document.policy import Policy
+from policies.requests.tables import TableColumn
+from silo_node.data.arrays import Arrays, lists_in
+from silo_node.data.coded import Coding, coded
+from silo_node.data.locations import connect
+from silo_node.data.row_profile import profile
+from silo_node.errors import SourceError
+from tests.harness.rows import load_sources, opened, policy
+
+IMAGE = 'type = "array", shape = [2, 3], of = "int", bounds = [0, 9], roles = ["feature"]'
+SIGNAL = 'type = "array", shape = [4], of = "decimal", bounds = [-1.5, 2], step = 0.25, roles = ["feature"]'
+WHOLE = [[1, 2, 3], [4, 5, 6]]
+
+
+def image(**changes: Any) -> TableColumn:
+    made = {"name": "x", "type": "array", "low": 0, "high": 9, "step": "1", "shape": (2, 3), "of": "int"} | changes
+    return TableColumn.model_validate(made)
+
+
+def written(home: Path, cells: list[Any], kind: pa.DataType, column: str = IMAGE) -> Policy:
+    """Write a Parquet file with a column of arrays, one row a person; return the policy of its silo."""
+    table = pa.table({"id": [f"p{row}" for row in range(len(cells))], "x": pa.array(cells, kind)})
+    pyarrow.parquet.write_table(table, home / "t.parquet", row_group_size=7)
+    return policy(column, kind="parquet", source="max_unreadable = 1")
+
+
+def read(home: Path, rules: Policy) -> Arrays:
+    """Return the cells of the column as a request reads them."""
+    source = load_sources(rules, home)["t"]
+    with opened(source) as database:
+        rows, _ = coded(database, source.view, "id", [Coding("array", defined("x", source.columns["x"]))])
+    return rows.arrays("x")
+
+
+LISTS = [pa.list_(pa.list_(pa.int32())), pa.list_(pa.list_(pa.uint8(), 3), 2), pa.large_list(pa.list_(pa.float64()))]
+
+
+@pytest.mark.parametrize("kind", LISTS, ids=str)
+def test_lists_within_lists_are_an_array_and_one_flat_list_is_the_same(tmp_path: Path, kind: pa.DataType) -> None:
+    nested = read(tmp_path, written(tmp_path, [WHOLE, None, [[0, 0, 0], [9, 9, 9]]], kind))
+    assert nested.steps.dtype == np.uint8
+    assert nested.steps.tolist() == [WHOLE, [[0] * 3] * 2, [[0] * 3, [9] * 3]]
+    assert nested.is_there.tolist() == [True, False, True]
+    flat = read(tmp_path, written(tmp_path, [[1, 2, 3, 4, 5, 6]], pa.list_(pa.int64())))
+    assert flat.steps.tolist() == [WHOLE]
+
+
+def test_a_cell_of_another_shape_or_with_a_number_that_is_none_is_missing_as_a_whole(tmp_path: Path) -> None:
+    nested = pa.list_(pa.list_(pa.float64()))
+    broken = [
+        [[1, 2, 3]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[1, 2], [3, 4]], [[1, 2, 3, 4], [5, 6]], [], [[], []],
+        [[1, 2, 3], None], [None, None], [[1, 2, 3], [4, 5, None]], [[1, 2, 3], [4, 5, math.nan]],
+        [[1, 2, 3], [4, 5, math.inf]], [[1, 2, 3], [4, 5, -math.inf]], [[1, 2, 3], [4, 5, 5.5]],
+    ]  # fmt: skip
+    rules = written(tmp_path, [*broken, WHOLE, None], nested)
+    found = read(tmp_path, rules)
+    assert found.is_there.tolist() == [False] * len(broken) + [True, False]
+    assert found.steps[-2].tolist() == WHOLE
+    assert not found.steps[found.is_there == 0].any()
+    with connect() as database:
+        one = profile(database, rules, tmp_path).sources["t"].columns["x"]
+    assert (one.rows, one.missing, one.unreadable) == (len(broken) + 2, 1, len(broken))
+
+
+def test_numbers_outside_the_bounds_are_clamped_and_the_owner_is_told(tmp_path: Path) -> None:
+    rules = written(tmp_path, [[[-5, 0, 3], [4, 9, 10]], [[2**62] * 3, [-(2**62)] * 3]], pa.list_(pa.list_(pa.int64())))
+    assert read(tmp_path, rules).steps.tolist() == [[[0, 0, 3], [4, 9, 9]], [[9] * 3, [0] * 3]]
+    with connect() as database:
+        one = profile(database, rules, tmp_path).sources["t"].columns["x"]
+    assert (one.below, one.above, one.unreadable) == (2, 2, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.floats(-1e12, 1e12, width=64) | st.floats(-3, 3, width=32), min_size=1, max_size=20),
+    st.integers(-2000, 2000),
+    st.integers(1, 70_000),
+    st.sampled_from(["1", "0.25", "0.001", "0.000000001", "3"]),
+)
+def test_steps_are_those_of_the_exact_number_in_units_of_1e_9(
+    numbers: list[float], low: int, width: int, step: str
+) -> None:
+    column = image(shape=(len(numbers),), of="decimal", low=low, high=low + width, step=step)
+    found, size = steps_in(np.array(numbers), column), Fraction(step)
+    assert found.dtype == np.dtype(np.min_scalar_type(width))
+    for number, steps in zip(numbers, found.tolist(), strict=True):
+        near = Fraction(number) if abs(number) > 1e9 else Fraction(round(number * 1e9), 10**9)
+        exact = math.floor((near - low * size) / size + Fraction(1, 2))
+        assert steps == min(max(exact, 0), width)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from(["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]))
+def test_whole_numbers_of_every_type_are_the_same_steps(data: st.DataObject, kind: str) -> None:
+    ends = np.iinfo(kind)
+    numbers = data.draw(st.lists(st.integers(int(ends.min), int(ends.max)), min_size=1, max_size=20))
+    low, width, step = data.draw(st.integers(-300, 300)), data.draw(st.integers(1, 2**20)), data.draw(st.integers(1, 5))
+    column = image(shape=(len(numbers),), low=low, high=low + width, step=str(step))
+    found = steps_in(np.array(numbers, kind), column)
+    assert found.tolist() == [
+        min(max(math.floor(Fraction(one - low * step, step) + Fraction(1, 2)), 0), width) for one in numbers
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-3, 3), st.sampled_from(["0.25", "0.5", "0.1", "0.01"]))
+def test_a_number_in_an_array_takes_the_step_that_it_takes_alone(number: float, step: str) -> None:
+    """Two routes to one number: the engine's SQL for a column of numbers, and numpy for an array."""
+    alone = TableColumn(name="x", type="decimal", low=-10, high=10, step=step)
+    with connect() as database:
+        database.execute(
+            "CREATE TABLE t AS SELECT 'p' AS id, CAST(CAST($1 AS DOUBLE) AS DECIMAL(18, 9)) AS x", [number]
+        )
+        rows, _ = coded(database, "t", "id", [Coding("steps", alone)])
+    steps = int(rows.steps("x").cells[0])
+    column = image(shape=(1,), of="decimal", low=-10, high=10, step=step)
+    assert steps_in(np.array([number]), column).tolist() == [min(max(steps, 0), 20)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "said"),
+    [
+        (pa.string(), ["[1, 2]"], "is VARCHAR, expected lists of numbers"),
+        (pa.int64(), [5], "is BIGINT, expected lists of numbers"),
+        (pa.list_(pa.string()), [["a"]], "has lists of VARCHAR, expected lists of numbers"),
+        (pa.list_(pa.bool_()), [[True]], "has lists of BOOLEAN, expected lists of numbers"),
+        (pa.list_(pa.list_(pa.list_(pa.int8()))), [[[[1]]]], "lists of 3 levels, but shape = [2, 3] has 2"),
+        (pa.struct([("a", pa.int8())]), [{"a": 1}], "expected lists of numbers"),
+    ],
+    ids=str,
+)
+def test_a_column_of_another_type_is_refused_at_the_start(
+    tmp_path: Path, kind: pa.DataType, cells: list[Any], said: str
+) -> None:
+    with pytest.raises(SourceError) as refused:
+        load_sources(written(tmp_path, cells, kind), tmp_path)
+    assert said in str(refused.value)
+    assert refused.value.hint
+
+
+def test_lists_that_are_no_arrays_are_named_with_row_and_remedy(tmp_path: Path) -> None:
+    rules = written(tmp_path, [WHOLE, [[1, 2], [3, 4]], WHOLE], pa.list_(pa.list_(pa.int8())))
+    strict = rules.model_copy(update={"sources": {"t": rules.sources["t"].model_copy(update={"max_unreadable": 0})}})
+    with pytest.raises(SourceError) as refused:
+        load_sources(strict, tmp_path)
+    assert "row 2, column 'x': '[[1, 2], [3, 4]]' is no array of shape [2, 3]" in str(refused.value)
+    assert "store 2 lists of 3 whole numbers in each cell" in str(refused.value.hint)
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="has no rows"):
+        load_sources(written(tmp_path, [], pa.list_(pa.list_(pa.int8()))), tmp_path)
+
+
+def test_fixed_lengths_in_a_database_are_held_against_the_shape(tmp_path: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "t.duckdb")) as database:
+        database.execute("CREATE TABLE t (id VARCHAR, x FLOAT[4])")
+        database.execute("INSERT INTO t VALUES ('a', [-1.5, 0.1, 0.13, 9]), ('b', NULL)")
+    found = read(tmp_path, policy(SIGNAL, kind="duckdb"))
+    assert found.steps.tolist() == [[0, 6, 7, 14], [0] * 4]
+    assert found.is_there.tolist() == [True, False]
+    with pytest.raises(SourceError, match=r"has arrays of \[4\], expected \[6\]"):
+        load_sources(policy(SIGNAL.replace("shape = [4]", "shape = [6]"), kind="duckdb"), tmp_path)
+
+
+def test_rows_of_nobody_are_left_out_and_the_order_is_that_of_the_other_columns(tmp_path: Path) -> None:
+    ids = [None if row % 5 == 0 else f"p{row}" for row in range(5000)]
+    cells = [[[row % 10] * 3, [row // 10 % 10] * 3] for row in range(5000)]
+    table = pa.table({"id": ids, "x": pa.array(cells, pa.list_(pa.list_(pa.int8())))})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=1000)
+    source = load_sources(policy(IMAGE, kind="parquet"), tmp_path)["t"]
+    with opened(source) as database:
+        rows, persons = coded(database, source.view, "id", [Coding("array", image())])
+    kept = [row for row in range(5000) if row % 5]
+    assert [persons[place].as_py() for place in rows.person.tolist()] == [f"p{row}" for row in kept]
+    assert rows.arrays("x").steps.tolist() == [cells[row] for row in kept]
+
+
+def test_types_of_lists_are_taken_apart() -> None:
+    assert lists_in("FLOAT[3][4]") == ("FLOAT", (4, 3))
+    assert lists_in("DECIMAL(9,2)[][]") == ("DECIMAL(9,2)", (None, None))
+    assert lists_in("INTEGER") is None
