@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from policies.networks.bounds import Work, by_row, forward, trained
 from policies.networks.graph import Graph
 from silo_node.training.networks.interpreter import Tensors, computed
+from tests.cases import every
 from tests.networks.samples import graph, samples
 
 pytestmark = pytest.mark.torch
@@ -138,7 +139,7 @@ def test_memory_is_at_most_its_bound(name: str) -> None:
     assert allowed / 50 < used <= allowed  # a bound of fifty times as much would refuse what fits
 
 
-@pytest.mark.parametrize("name", [*samples(), *GRAPHS])
+@every("name", [*samples(), *GRAPHS])
 def test_operations_are_at_most_their_bound(name: str) -> None:
     of = {**samples(), **GRAPHS}[name]
     weights, inputs = given(of, 4)

@@ -12,6 +12,7 @@ from policies.networks.bounds import trained
 from policies.networks.calls import LISTED, Recurrent
 from policies.networks.graph import CALLS, Graph
 from silo_node.training.networks.interpreter import Tensors, computed
+from tests.cases import every
 from tests.networks.samples import WHOLE, one, samples
 
 pytestmark = pytest.mark.torch
@@ -36,7 +37,7 @@ def test_every_listed_call_is_sampled() -> None:
     assert {name for _, name in found} == CALLS
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_shapes_are_what_is_said_of_them(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
@@ -48,7 +49,7 @@ def test_shapes_are_what_is_said_of_them(name: str) -> None:
     assert Graph.decode(graph.encode()) == graph
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_costs_are_at_least_what_torch_takes(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
@@ -70,7 +71,7 @@ def test_costs_are_at_least_what_torch_takes(name: str) -> None:
     assert trained(graph, ROWS).memory >= sum(held.values()) + 4 * graph.count
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_persons_one_by_one_have_the_gradients_of_a_batch_of_their_own(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
