@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def given(of: Graph, rows: int) -> tuple[dict[str, torch.Tensor], dict[str, torc
     }
 
 
-def loss(of: Graph, weights: Tensors, inputs: Tensors, *, is_mapped: bool = False) -> torch.Tensor:
-    return computed(of, weights, inputs, is_training=True, is_mapped=is_mapped).square().sum()
+def loss(of: Graph, weights: Tensors, inputs: Tensors) -> torch.Tensor:
+    return computed(of, weights, inputs, is_training=True).square().sum()
 
 
 def step(of: Graph, weights: Tensors, inputs: Tensors) -> object:
@@ -100,7 +101,7 @@ def scores(of: Graph, weights: Tensors, inputs: Tensors) -> object:
 
 
 def rows(of: Graph, weights: Tensors, inputs: Tensors) -> object:
-    mapped = vmap(grad(lambda w, x: loss(of, w, x, is_mapped=True)), in_dims=(None, 0), randomness="different")
+    mapped = vmap(grad(partial(loss, of)), in_dims=(None, 0), randomness="different")
     return mapped(weights, {name: one.unsqueeze(1) for name, one in inputs.items()})
 
 

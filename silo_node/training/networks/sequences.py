@@ -1,4 +1,4 @@
-"""Recurrent layers and attention: torch's own where it has them, and the same by plain products under torch.func.vmap.
+"""Recurrent layers and attention: torch's own where it has them, and the same by plain products under torch.func.
 
 torch has no rule that maps its recurrent kernels and its fused attention over persons: of a GRU it fails, of an LSTM
 it takes the persons one after the other. Hochreiter and Schmidhuber, Neural Computation 1997; Cho et al., EMNLP 2014;
@@ -15,9 +15,14 @@ from policies.networks.calls import Attention, Recurrent
 Drop = Callable[[torch.Tensor], torch.Tensor]
 
 
-def ran(call: Recurrent, found: torch.Tensor, parts: Sequence[torch.Tensor], *, is_mapped: bool) -> torch.Tensor:
+def is_transformed(*tensors: torch.Tensor) -> bool:
+    """Tell whether torch.func computes gradients or batches of any of these."""
+    return any(torch.func.debug_unwrap(one, recurse=False) is not one for one in tensors)
+
+
+def ran(call: Recurrent, found: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return what a recurrent call gives: (rows, places, directions * size), or (rows, layers * directions, size)."""
-    sequence, last = _looped(call, found, parts) if is_mapped else _fused(call, found, parts)
+    sequence, last = _looped(call, found, parts) if is_transformed(found, *parts) else _fused(call, found, parts)
     return sequence if call.gives == "sequence" else last
 
 
