@@ -5,6 +5,7 @@ numpy alone. Pure: arrays in, arrays out. Rows are whole steps and places of a d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,12 @@ class RowCells:
 
     cells: Mapping[str, Integers]
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of numbers and bools: where there is none
+    # Shape (rows, *column.shape) each: steps above the lower bound.
+    arrays: Mapping[str, npt.NDArray[np.unsignedinteger[Any]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        return len(next(iter(self.cells.values()))) if self.cells else 0
+        return next((len(one) for found in (self.cells, self.arrays) for one in found.values()), 0)
 
 
 def scores(model: Portable, rows: RowCells) -> Vector:

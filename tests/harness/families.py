@@ -79,8 +79,7 @@ def divided(of: Examples, silos: int, seed: int = 1) -> list[Examples]:
 
 
 def part(of: Examples, places: npt.NDArray[np.int64]) -> Examples:
-    cells = {name: values[places] for name, values in of.cells.items()}
-    return Examples(of.person[places], cells, {name: gap[places] for name, gap in of.missing.items()}, of.left_out)
+    return of.at(places)
 
 
 def numbered(of: Task, number: int) -> Task:

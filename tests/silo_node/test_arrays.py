@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from policies.array_steps import steps_in
 from policies.document.catalogue import defined
 from policies.document.policy import Policy
+from policies.document.stored_lists import lists_in
 from policies.requests.tables import TableColumn
-from silo_node.data.arrays import Arrays, lists_in
+from silo_node.data.arrays import Arrays
 from silo_node.data.coded import Coding, coded
 from silo_node.data.locations import connect
 from silo_node.data.row_profile import profile
