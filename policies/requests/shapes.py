@@ -112,6 +112,7 @@ class Shape:
     # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
     has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
+    is_label_needed: bool = True  # whether a label must be named, where it takes any
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
     # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.

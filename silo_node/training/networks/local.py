@@ -45,6 +45,7 @@ class Descent:
     momentum: float = 0.0
     decay: float = 0.0  # of a weight, times the rate, in a step
     pull: float = 0.0  # towards the weights that it begins at, times the distance: of FedProx
+    seed: int = 0  # of the generator that says which numbers a dropout drops
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +65,17 @@ def trained(
     graph: Graph, weights: Weights, moved: tuple[str, ...], rows: Rows, losses: Losses, descent: Descent, *orders: Order
 ) -> Trained:
     """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move."""
+    generator = torch.Generator(current()).manual_seed(descent.seed)
     own = {name: one.clone() for name, one in weights.items()}
     free = [own[name].requires_grad_() for name in moved]
     velocity = [torch.zeros_like(one) for one in free] if descent.momentum else []
     total = torch.zeros((), dtype=torch.float64, device=current())
     for order in orders:
-        total = torch.zeros((), dtype=torch.float64, device=current())
+        total = torch.zeros_like(total)
         for batch in torch.split(to_device(order), descent.batch):
             some = rows.some(batch)
-            found = losses(computed(graph, own, some.inputs, is_training=True), some.targets)
+            output = computed(graph, own, some.inputs, is_training=True, generator=generator)
+            found = losses(output, some.targets)
             slopes = list(torch.autograd.grad(found.mean(), free))
             total += found.detach().sum()
             with torch.no_grad():
