@@ -7,13 +7,12 @@ sum follow from it, from the columns and options, and from the number of the rou
 from abc import ABC
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
-from policies.networks.graph import Graph
 from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
@@ -46,8 +45,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
-    # Of a packed network, which the option `graph` names by its hash: found by whoever has the file, in no encoding.
-    graph: SkipJsonSchema[Graph | None] = Field(default=None, exclude=True, repr=False)
+    # The `policies.networks.packed.Packed` that the option `graph` names, where it is here; in no encoding.
+    graph: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
