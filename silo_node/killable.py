@@ -209,7 +209,11 @@ class KillableComputer:
                 return self._warm[0].run(self._told(replace(job, wall_s=left_s)))
             except CryptoError as err:
                 self._warm_up(ended=self._warm.popleft())
-                raise heard(err.message) or ComputeError(err.message, err.hint) from None
+                if (of_network := heard(err.message)) is None:
+                    raise ComputeError(err.message, err.hint) from None
+                if of_network.cause:
+                    self._tell(of_network.cause)
+                raise of_network from None
         finally:
             self._turn.release()
 

@@ -7,12 +7,13 @@ sum follow from it, from the columns and options, and from the number of the rou
 from abc import ABC
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
+from policies.networks.packed import Packed
 from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
@@ -45,8 +46,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
-    # The `policies.networks.packed.Packed` that the option `graph` names, where it is here; in no encoding.
-    graph: SkipJsonSchema[Any] = Field(default=None, exclude=True, repr=False)
+    # Of a network of any graph, which the option `graph` names by its hash, where its file is here; in no encoding.
+    graph: SkipJsonSchema[InstanceOf[Packed] | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
