@@ -222,6 +222,9 @@ def training(case: Case) -> Sequence[Denial]:
         reasons.append(
             deny("CLIP_NORM", "training.clip_norm", message, f"ask with {step.clip_key} = {limits.clip_norm}")
         )
+    if step.unit not in limits.units:
+        message = f'the noise of a run with unit = "{step.unit}" hides no single person but as a part of the silo'
+        reasons.append(deny("TRAINING_UNIT", "training.units", message, 'train with unit = "person"'))
     least = case.policy.disclosure.min_cohort
     if step.cohort is not None and step.cohort < least:
         message = f"groups of {step.cohort} persons would be shown, fewer than {least} are not"

@@ -19,6 +19,7 @@ from policies.document.answers import DELTA, UNANSWERED, Answers
 from policies.document.consistency import MIN_HONEST
 from policies.document.found import PLAIN, FoundTable
 from policies.document.load import PLACEHOLDER
+from policies.networks.names import NETWORKS, PACKED
 
 COLLUDING = 1  # silos that a draft assumes to collude
 _SCHEMA = """\
@@ -90,6 +91,15 @@ _TRAINING = """\
 max_rounds      = 100                 # steps of one run, at most
 {dp}clip_norm       = 5                   # the longest gradient of one person that a run may count
 max_rho_per_run = {rho}
+"""
+_NETWORKS = """\
+
+[training.networks]                   # networks: those that the program ships, and no other graph
+allow         = "{allow}"
+max_weights   = 1_000_000             # of one network
+max_flops     = 1_000_000_000_000_000 # operations of one round
+max_memory_mb = 2048                  # of the process that computes it
+max_seconds   = 60                    # of one round there
 """
 _EXACT = """\
 release = "exact"                     # sums without noise leave, for models alone: nothing is promised to a person
@@ -275,7 +285,10 @@ def _training(answers: Answers) -> str:
     rho = f"{_UNUSED_RHO if answers.rho is None and answers.has_exact_data else answers.rho}"
     if answers.rho is None and not answers.has_exact_data:
         rho = _asked(None, "what one run may cost a person")
-    return _TRAINING.format(rho=rho, dp=_DP if answers.has_exact_data else "")
+    of_networks = ""
+    if NETWORKS & set(answers.computations):
+        of_networks = _NETWORKS.format(allow="approved" if PACKED in answers.computations else "registered")
+    return _TRAINING.format(rho=rho, dp=_DP if answers.has_exact_data else "") + of_networks
 
 
 def _cells(draft: PolicyDraft) -> Iterator[str]:

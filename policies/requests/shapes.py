@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-from policies.networks.graph import Graph
+from policies.networks.packed import Packed
 from policies.options import Option as Option
 from policies.options import choice_option as choice_option
 from policies.options import number_option as number_option
@@ -52,7 +52,7 @@ class Task:
     parts: Mapping[str, str]  # further columns by what they are, such as "offset"
     options: Mapping[str, str]  # with the defaults of what the request leaves out
     run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
-    graph: Graph | None = None  # of a packed network; None of any other family, and where its file is not there
+    graph: Packed | None = None  # of a network of any graph, where its file is here
 
     @property
     def label_column(self) -> TableColumn:
@@ -112,6 +112,7 @@ class Shape:
     # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
     has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
+    is_label_needed: bool = True  # whether a label must be named, where it takes any
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
     # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.

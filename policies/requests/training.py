@@ -104,6 +104,11 @@ class TrainingStep(OneSum, Message, ABC):
         return Decimal(1)
 
     @property
+    def unit(self) -> str:
+        """Whose change the noise hides: a "person", or a whole "silo"."""
+        return "person"
+
+    @property
     def cohort(self) -> int | None:
         """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
         return None

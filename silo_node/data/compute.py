@@ -23,9 +23,6 @@ from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.network_steps import network_of
 from policies.requests.request import Request
 from policies.requests.split import WORD_BITS, WORDS
-from silo_node.apart.computing import computed
-from silo_node.apart.process import Apart
-from silo_node.apart.work import Done, Work
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
@@ -41,6 +38,9 @@ from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
+from silo_node.training.confined.apart import Apart
+from silo_node.training.confined.computing import computed
+from silo_node.training.confined.work import Done, Work
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
@@ -220,7 +220,7 @@ def is_slow(kind: str) -> bool:
 def load_kind(kind: str) -> None:
     """Import in this process what a kind of computation, or a network, needs; raises ImportError."""
     if kind == NETWORK:
-        from silo_node.training.networks import trying  # noqa: F401
+        from silo_node.training.confined import trying  # noqa: F401
     else:
         CONTRIBUTIONS[kind].load()
 

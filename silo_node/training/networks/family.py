@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from policies.networks import initial, parts
+from policies.networks import parts
 from policies.networks.algorithms.algorithm import Held, Sums
 from policies.requests.families import Task
 from policies.requests.networks import (
@@ -25,6 +25,7 @@ from policies.requests.networks import (
 )
 from silo_node.training.family import Examples, Family, Fitted, Judged, Line, Listing, State, figure, line
 from silo_node.training.grid import Integers, Vector, reals
+from silo_node.training.networks.first import first_weights
 from silo_node.training.networks.inputs import outcomes_of
 
 _SERVER = "server_"  # before the names of an algorithm's own vectors in a state
@@ -71,7 +72,7 @@ def _begun(task: Task, sums: Mapping[str, Integers]) -> State:
     if state.one("rows") < 2:
         return state.at_end("too-few-rows")
     graph = graph_of(task)
-    weights = initial.initial(task.run, parts.shared(graph, task.options))
+    weights = first_weights(task, parts.shared(graph, task.options))
     held = algorithm_of(task).init(algorithm_options(task), weights)
     return _holding(state.with_(good=held.weights, losses=np.zeros(0)), held)
 
@@ -120,7 +121,8 @@ def _listings(state: State) -> Iterator[Listing]:
 def _figures(task: Task, state: State) -> Iterator[Line]:
     names = {"rows": "rows", "left_out": "rows left out", "outside": "silos that refused their part of a round"}
     yield from (figure(shown, state.one(name)) for name, shown in names.items() if name in state.numbers)
-    yield figure("weights", float(graph_of(task).count))
+    if "weights" in state.numbers:
+        yield figure("weights", float(len(state["weights"])))
     if len(state.numbers.get("losses", ())):
         yield figure("loss of a row before the last round", float(state["losses"][-1]))
         yield figure("loss of a guess", guess_of(task))
@@ -141,7 +143,7 @@ def _notes(task: Task, state: State) -> Iterator[str]:
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
     from silo_node.training.networks.round import scores_of
 
-    return scores_of(task, state["weights"], examples)
+    return scores_of(task, state["weights"], state["losses"], examples)
 
 
 NETWORK = Family(lambda task: State(), _statistics, _update, _finish, Judged(_scores, outcomes_of))

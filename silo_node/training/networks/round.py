@@ -10,13 +10,22 @@ import numpy as np
 from policies.networks import initial, parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.networks.graph import Graph
-from policies.requests.families import Task
-from policies.requests.networks import EXPLODED, graph_of, guess_of
+from policies.requests.families import Task, kind_of
+from policies.requests.networks import (
+    EXPLODED,
+    algorithm_of,
+    algorithm_options,
+    graph_of,
+    guess_of,
+    is_reconstruction,
+    rate_of,
+)
 from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
 from silo_node.training.networks import local
+from silo_node.training.networks.first import first_weights
 from silo_node.training.networks.inputs import inputs_of, targets_of
-from silo_node.training.networks.losses import losses, scores
+from silo_node.training.networks.losses import losses, scores, typical_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +43,9 @@ def change_of(task: Task, weights: Vector, examples: Examples) -> Change | None:
     """
     graph = graph_of(task)
     moved = parts.places(parts.shared(graph, task.options))
-    start = _all_weights(task, graph, moved, weights)
-    rows = local.rows_of(inputs_of(task, examples), targets_of(task, examples))
+    start = all_weights(task, graph, moved, weights)
+    arrays = inputs_of(task, graph, examples)
+    rows = local.rows_of(arrays, targets_of(task, examples, arrays))
     of_rows = partial(losses, task)
     before = local.loss_sum(graph, start, rows, of_rows)
     if not math.isfinite(before):
@@ -49,31 +59,39 @@ def change_of(task: Task, weights: Vector, examples: Examples) -> Change | None:
     return Change({UPDATE: change}, before)
 
 
-def scores_of(task: Task, weights: Vector, examples: Examples) -> Vector:
-    """Return the scores of rows, computed in blocks and in doubles, so that their order hardly matters."""
-    graph = graph_of(task)
-    own = _all_weights(task, graph, parts.places(parts.shared(graph, task.options)), weights)
-    rows = local.rows_of(inputs_of(task, examples), np.zeros(0))
+def scores_of(task: Task, weights: Vector, opened: Vector, examples: Examples) -> Vector:
+    """Return the scores of rows, computed in blocks and in doubles, so that their order hardly matters.
+
+    `opened` are the losses of the rounds.
+    """
+    graph, typical = graph_of(task), typical_of(task, opened)
+    own = all_weights(task, graph, parts.places(parts.shared(graph, task.options)), weights)
+    arrays = inputs_of(task, graph, examples)
+    given = next(iter(arrays.values())) if is_reconstruction(task) else np.zeros(examples.rows)
+    rows = local.rows_of(arrays, given)
     outputs = local.outputs(graph, local.doubled(own), local.doubled(rows.inputs))
-    found = [scores(task, out) for _, out in outputs]
-    shape = (0, len(task.classes)) if graph.result.elements > 1 else (0,)
+    found = [scores(task, out, rows.targets[block].double(), typical) for block, out in outputs]
+    shape = (0, len(task.classes)) if not is_reconstruction(task) and kind_of(task.label_column) == "text" else (0,)
     return np.concatenate([np.zeros(shape), *found])
 
 
-def _all_weights(task: Task, graph: Graph, shared: Mapping[str, slice], vector: Vector) -> local.Weights:
+def all_weights(task: Task, graph: Graph, shared: Mapping[str, slice], vector: Vector) -> local.Weights:
     """Return every weight: those that are shared, and the frozen ones as the run began with them."""
     frozen = [weight for weight in graph.weights if weight.name not in shared]
     places = parts.places(frozen)
-    return local.tensors(graph, places, initial.initial(task.run, frozen)) | local.tensors(graph, shared, vector)
+    return local.tensors(graph, places, first_weights(task, frozen)) | local.tensors(graph, shared, vector)
 
 
 def _descent(task: Task) -> local.Descent:
     options = task.options
+    low, high = initial.words(task.run, f"dropout of round {task.number}", 2).tolist()
     return local.Descent(
-        rate=float(options["rate"]),
+        rate=rate_of(task),
         batch=int(options["batch"]),
         momentum=float(options["momentum"]),
         decay=float(options["decay"]),
+        pull=algorithm_of(task).local(algorithm_options(task)).pull,
+        seed=low + (high << 31),  # below 2^63, as torch takes one
     )
 
 
