@@ -40,7 +40,7 @@ from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
 from silo_node.training.confined.apart import Apart
 from silo_node.training.confined.computing import computed
-from silo_node.training.confined.work import Done, Work
+from silo_node.training.confined.work import Done, Work, packed_bytes
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
@@ -355,7 +355,7 @@ class Computer:
 
     def _network(self, request: Request, examples: Examples, state: RunState | None, left_s: float) -> Done:
         """Return what comes of a network's rows: in a process of its own, or in this one."""
-        work = Work(request, examples, state, self._policy.silo.id)
+        work = Work(request, examples, state, self._policy.silo.id, graph=packed_bytes(request))
         if self._apart is not None:
             return self._apart.contribution(work, left_s)
         from silo_node.training.networks import device
