@@ -31,6 +31,9 @@ PACKED: Mapping[str, tuple[Sequence[str], int, bool]] = {
     "Encoder": (("10:int<50",), 8_000, False),
     "Recommender": (("int<30", "int<40"), 1_800, True),
     "Many": (("4x16",), 5_000, True),
+    "Attended": (("6x8",), 6_000, False),
+    "Texts": (("9:int<20",), 1_800, True),
+    "Frames": (("5x8", "number", "number"), 1_800, True),
 }
 REFUSED = {
     "BatchNorm": ("batch norm takes means over the rows of a batch", "nn.GroupNorm"),
