@@ -48,6 +48,11 @@ def networks(case: Case) -> Sequence[Denial]:
     if step.family == PACKED and (closed := _packed(case, allowed, step)) is not None:
         return (closed,)
     task, rows_up_to = step.task(case.request.table), case.source.source.rows_up_to
+    try:
+        step.check(case.request.table, case.request.backend)  # of a packed network only now: its file is here
+    except ValueError as err:
+        message = f"the network does not fit the request: {str(err)[:600]}"
+        return (deny("NETWORK_UNKNOWN", _SECTION, message, "mend the job, or pack a network that fits the columns"),)
     found = demand_of(graph_of(task), rounds_of(case.request, step, rows_up_to))
     return tuple(_above(case, allowed, found, rows_up_to))
 

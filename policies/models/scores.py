@@ -5,11 +5,11 @@ numpy alone. Pure: arrays in, arrays out. Rows are whole steps and places of a d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policies.array_steps import Unsigned
 from policies.models.portable import Portable, Term, middle_and_half, range_of
 
 Vector = npt.NDArray[np.float64]
@@ -26,12 +26,11 @@ class RowCells:
 
     cells: Mapping[str, Integers]
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of numbers and bools: where there is none
-    # Shape (rows, *column.shape) each: steps above the lower bound.
-    arrays: Mapping[str, npt.NDArray[np.unsignedinteger[Any]]] = field(default_factory=dict)
+    arrays: Mapping[str, Unsigned] = field(default_factory=dict)  # in steps above the lower bound: (rows, *shape)
 
     @property
     def rows(self) -> int:
-        return next((len(one) for found in (self.cells, self.arrays) for one in found.values()), 0)
+        return next((len(own) for each in (self.cells, self.arrays) for own in each.values()), 0)
 
 
 def scores(model: Portable, rows: RowCells) -> Vector:

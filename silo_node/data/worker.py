@@ -36,6 +36,8 @@ from silo_node.data.prepared.reader import prepared_reader
 from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
+from silo_node.graphs.kept import KeptNetworks
+from silo_node.graphs.resolving import with_kept
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.confined.apart import Apart, told
 from silo_node.training.keeping import packed, unpacked
@@ -65,7 +67,7 @@ class Worker:
         reader = prepared_reader(policy, home, connection, sources, decisions, self.kept)
         self._policy, self._reader = policy, reader
         self._states: dict[bytes, RunState] = {}
-        self._domains = compiled(policy).domains
+        self._domains, self._graphs = compiled(policy).domains, KeptNetworks(home)
         self._apart = Apart(policy, setup["threads"]) if trains_networks(policy) else None
         self._is_confined = True  # where networks are computed
         self._loading = Loading(self._load)
@@ -85,6 +87,10 @@ class Worker:
             kept_bytes=min(KEPT_BYTES, (setup["memory_mb"] << 20) // KEPT_SHARE),
             apart=self._apart,
         )
+
+    def _resolved(self, body: bytes) -> Request:
+        """Return an encoded request with its domains, and with its packed network as that lies here now."""
+        return with_kept(self._graphs, resolved(Request.decode(body), self._domains))
 
     def _load(self, kind: str) -> None:
         if kind == NETWORK and self._apart is not None:
@@ -106,7 +112,7 @@ class Worker:
         """Return the vectors of a request, one after another, as little-endian words of 4 or 8 bytes."""
         now = int.from_bytes(payload[:8], "big")
         self._states, body = read_states(payload[8:])
-        request = resolved(Request.decode(body), self._domains)
+        request = self._resolved(body)
         words = [extent.word_bytes for extent in request.plan.statistics(request.table).values()]
         try:
             return sent_as(self._computer.contribution(request, now), words)
@@ -141,7 +147,7 @@ class Worker:
         now = int.from_bytes(payload[:8], "big")
         with suppress(Exception):
             self._states, body = read_states(payload[8:])
-            self._computer.read_ahead(resolved(Request.decode(body), self._domains), now)
+            self._computer.read_ahead(self._resolved(body), now)
         return b""
 
     def prepare(self, payload: bytes) -> bytes:

@@ -32,7 +32,9 @@ def predictor_of(state: RunState) -> Predictor:
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")
     task = plan.task(record.table)
     columns = [task.table.column(name) for name in task.features]
-    filled = [one.name for one in columns if kind_of(one) != "text"] if task.options["missing"] != "drop" else []
+    filled = (
+        [one.name for one in columns if kind_of(one) in ("number", "bool")] if task.options["missing"] != "drop" else []
+    )
     classes = task.groups if prediction_of(task) == "classes" else ()
     return lambda path: predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
 

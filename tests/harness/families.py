@@ -58,17 +58,19 @@ def task(
 
 
 def examples(of: Task, rows: Columns, missing: Mapping[str, npt.NDArray[np.bool_]] | None = None) -> Examples:
-    """Return rows as a silo codes them: steps of numbers, 0 or 1 of bools, texts."""
-    cells = {}
+    """Return rows as a silo codes them: steps of numbers and arrays, 0 or 1 of bools, texts."""
+    cells, arrays = {}, {}
     for column in of.table.columns:
         values = rows[column.name]
-        if column.domain:
+        if column.type == "array":
+            arrays[column.name] = np.asarray(values) - (column.low or 0)
+        elif column.domain:
             cells[column.name] = np.array([column.domain.index(one) for one in values], np.int64)
         else:
             steps = np.asarray(values, np.int64) - (column.low or 0)
             cells[column.name] = 2 * steps - column.range_steps
-    count = len(next(iter(cells.values())))
-    return Examples(np.arange(count), cells, missing or {})
+    count = len(next(iter((cells | arrays).values())))
+    return Examples(np.arange(count), cells, missing or {}, arrays=arrays)
 
 
 def divided(of: Examples, silos: int, seed: int = 1) -> list[Examples]:

@@ -49,9 +49,9 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def trained(label: str, **options: str) -> tuple[Task, State, Examples]:
+def trained(label: str, **options: Any) -> tuple[Task, State, Examples]:
     """Return a perceptron with some weights, and rows of which some lack cells where they may."""
-    task = families.task("mlp", COLUMNS, label, FEATURES, hidden="8,5", **options)
+    task = families.task("mlp", COLUMNS, label, FEATURES, None, 30, hidden="8,5", **options)
     weights = 2.5 * initial.initial(b"another run 1234", graph_of(task).weights)
     numbers = np.random.default_rng(3)
     rows = {

@@ -1,4 +1,4 @@
-"""In place of the process that computes networks: what the first byte of the packed file says, it does."""
+"""In place of the process that computes networks: what the name of the silo says, it does."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def _handle(code: int, payload: bytes) -> bytes:
         return b""
     if code == CONFINED:
         return b"\0"
-    match read(payload).graph:
+    match read(payload).silo.encode():
         case b"slow":
             time.sleep(60)
         case b"large":

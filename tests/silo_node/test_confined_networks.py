@@ -83,11 +83,11 @@ def same(one: Done, other: Done) -> None:
 
 def test_work_is_read_as_it_was_written() -> None:
     own = {"control": np.array([0.1, -2.0]), "layers": np.zeros(0)}
-    written = replace(work(), own=own, keeps={"control": 2}, graph=b"graph")
+    written = replace(work(), own=own, keeps={"control": 2})
     read = works.read(works.written(written))
     assert read.request == written.request
     assert read.state == written.state
-    assert (read.silo, read.graph, dict(read.keeps)) == ("north", b"graph", {"control": 2})
+    assert (read.silo, read.graph, dict(read.keeps)) == ("north", b"", {"control": 2})
     assert {name: values.tolist() for name, values in read.own.items()} == {
         name: values.tolist() for name, values in own.items()
     }
@@ -184,7 +184,7 @@ def test_each_end_of_the_process_is_told_by_the_policy_alone(misbehaving: Apart)
     }
     for mode, text in told_of.items():
         with pytest.raises(NetworkError, match=text) as raised:
-            misbehaving.contribution(replace(work(), graph=mode), 60.0)
+            misbehaving.contribution(replace(work(), silo=mode.decode()), 60.0)
         assert "42" not in f"{raised.value.message} {raised.value.hint}", "nothing of a row"
         again = heard(f"a computation: ToldError: {told(raised.value)}")
         assert again is not None
