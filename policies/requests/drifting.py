@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.domains import LongDomain
+from policies.requests.families import SHAPES
 from policies.requests.metrics import prediction_of
 from policies.requests.scores import COARSE
 from policies.requests.shapes import Task
@@ -53,6 +54,10 @@ def score_bins(task: Task) -> ScoreBins:
             return _between(tuple(map(float, edges)))
         case "order":
             return _between(tuple(np.linspace(-_MOST_HAZARD, _MOST_HAZARD, _HAZARDS + 1).tolist()))
+        case None if (
+            SHAPES[task.family].predicts == "label"
+        ):  # inputs again: how far they are from usual, within 0 and 1
+            return ScoreBins(tuple(f"from {edge:.4g}" for edge in COARSE.edges[:-1]), COARSE.places)
         case None:
             raise ValueError(f"{task.family} predicts nothing of a row, so no scores can move")
 

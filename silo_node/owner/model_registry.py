@@ -16,10 +16,12 @@ from policies.requests.exact import FamilyStep
 from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
+from silo_node.graphs.kept import KeptNetworks
 from silo_node.home import LEDGER
 from silo_node.ledger.kept_runs import KeptRun, kept_runs
 from silo_node.rounds.releasing import model_of
 from silo_node.training.keeping import read_state
+from silo_node.training.networks.form import with_packed
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
 
@@ -148,7 +150,8 @@ def held_states(policy: Policy, home: Path) -> list[tuple[KeptRun, RunState]]:
     if not kept:
         return []
     key = SigningKey(read_key_file(home / IDENTITY_KEY)).public
-    return [(one, read_state(one.run, one.state, policy.silo.id, key)) for one in kept]
+    find = KeptNetworks(home).find
+    return [(one, with_packed(read_state(one.run, one.state, policy.silo.id, key), find)) for one in kept]
 
 
 def _held(policy: Policy, kept: KeptRun, state: RunState, charged: Mapping[bytes, int]) -> HeldModel:
