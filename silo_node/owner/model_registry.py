@@ -10,6 +10,8 @@ from federation.members.credentials import IDENTITY_KEY
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, Figure, Price, registered
+from policies.models.forms import Form
+from policies.models.layers import layers_of
 from policies.models.record import standing_of
 from policies.models.released import digest_of_model, why_too_large
 from policies.requests.exact import FamilyStep
@@ -62,13 +64,22 @@ class HeldModel:
         return standing_of(self.goes_on_as, self.state.ended, is_over=self.state.is_final)
 
     @property
+    def form(self) -> Form | None:
+        """What scores rows by it; None where it has none."""
+        try:
+            return portable_of(self.state)
+        except SiloError:
+            return None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What it computes, in words; of a network alone."""
+        return layers_of(self.state.record, self.form)
+
+    @property
     def digest(self) -> str:
         """The SHA-256 of the model, in hexadecimal, the same at every silo and at the analyst."""
-        try:
-            form = portable_of(self.state)
-        except SiloError:
-            form = None
-        return digest_of_model(fitted_of(self.state), form)
+        return digest_of_model(fitted_of(self.state), self.form)
 
     @property
     def stays(self) -> str:
@@ -120,6 +131,7 @@ class HeldModel:
             digest=self.digest,
             fitted=fitted_of(state),
             audit=self.audit,
+            layers=self.layers,
         )
 
 

@@ -10,6 +10,7 @@ from policies.domains import LongDomain
 from policies.models.network import Network
 from policies.models.record import without_model
 from policies.networks import parts
+from policies.networks.graph import Graph
 from policies.networks.names import PACKED
 from policies.networks.packed import Packed
 from policies.requests.exact import FamilyStep
@@ -37,10 +38,7 @@ def network_form(task: Task, state: State) -> Network:
     if any(isinstance(column.domain, LongDomain) for column in columns):
         message = "no prediction form: a feature has a long domain, which no form lists"
         raise SiloError(message, "a silo's owner predicts with `consilo-silo models predict`")
-    try:
-        graph = graph_of(task)
-    except ValueError as err:
-        raise SiloError(f"no prediction form: {err}", "add the file with `consilo-silo model add`") from err
+    graph = check_network(task)
     if own := sorted(algorithm_of(task).stays(graph, algorithm_options(task))):
         message = f"no prediction form: every silo has {own[0]} for itself, and no form has it"
         raise SiloError(message, "a silo's owner predicts with `consilo-silo models predict`")
@@ -60,6 +58,14 @@ def network_form(task: Task, state: State) -> Network:
         graph=graph,
         weights=_weights(task, state),
     )
+
+
+def check_network(task: Task) -> Graph:
+    """Return the graph of a network; raises SiloError where its packed file is not here."""
+    try:
+        return graph_of(task)
+    except ValueError as err:
+        raise SiloError(f"no prediction form: {err}", "add the file with `consilo-silo model add`") from err
 
 
 def _weights(task: Task, state: State) -> bytes:
