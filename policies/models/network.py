@@ -162,7 +162,7 @@ def _numbers(term: Term, rows: RowCells, block: slice) -> npt.NDArray[np.float32
     column = term.column
     if column.type == "array":
         steps = rows.arrays[column.name][block].astype(np.float64)
-        return (2.0 * steps / column.range_steps - 1.0).reshape(len(steps), -1).astype(np.float32)
+        return (2.0 * steps / column.range_steps - 1.0).reshape(len(steps), term.width).astype(np.float32)
     cells, gap = rows.cells[column.name][block], rows.missing.get(column.name)
     if term.is_indicator:
         found = np.zeros(len(cells)) if gap is None else gap[block].astype(np.float64)

@@ -117,7 +117,6 @@ def feature_places(column: TableColumn, cells: Integers, missing: npt.NDArray[np
 
 def array_places(column: TableColumn, steps: npt.NDArray[np.unsignedinteger[Any]]) -> Integers:
     """Return the bin of each row's array, of shape (rows, *column.shape), in steps above its lower bound."""
-    flat = steps.reshape(len(steps), -1)
-    total = flat.sum(1, dtype=np.int64) if len(flat) else np.zeros(0, np.int64)
+    total = steps.reshape(len(steps), prod(column.shape)).sum(1, dtype=np.int64)
     most = column.range_steps * prod(column.shape)
     return np.asarray(np.minimum(total * _TENTHS // most, _TENTHS - 1), np.int64)
