@@ -117,8 +117,9 @@ def _sources(document: Mapping[str, Any]) -> Iterator[Finding]:
                     yield Finding((*path, unit, "roles"), text)
                 if own.get("scale", 1) != 1:
                     yield Finding((*path, unit, "scale"), "the id_column may have no scale")
-                if own.get("type") == "date":
-                    yield Finding((*path, unit, "type"), "a date is no id_column")
+                if own.get("type") in ("date", "array"):
+                    article = "a" if own["type"] == "date" else "an"
+                    yield Finding((*path, unit, "type"), f"{article} {own['type']} is no id_column")
         if isinstance(source, Mapping):
             yield from _times(name, source, columns)
 

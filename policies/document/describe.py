@@ -126,7 +126,7 @@ def _data(policy: Policy) -> Iterator[str]:
 
 
 def _column(column: Column) -> Iterator[str]:
-    yield column.type
+    yield column.type if column.shape is None else f"array of {column.of}, shape {list(column.shape)}"
     yield column.class_
     if column.bounds is not None:
         unit = "" if column.unit is None else f" {column.unit}"

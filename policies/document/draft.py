@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from crypto.keys import VerifyKey
-from policies.document.agreement import ColumnDraft, cells_of, remark_of, toml, toml_key
+from policies.document.agreement import ColumnDraft, array_keys, cells_of, remark_of, toml, toml_key
 from policies.document.answers import DELTA, UNANSWERED, Answers
 from policies.document.consistency import MIN_HONEST
 from policies.document.found import PLAIN, FoundTable
@@ -123,6 +123,18 @@ _STEP = "step = 0.01                           # the unit in which sums are made
 _BOOL = """\
 roles = []                            # closed; to sum or filter by it: roles = ["measure", "filter"]
 """
+_OPEN_ARRAY = """\
+roles = ["feature"]                   # networks learn from it, no question uses it; to close it: roles = [], no bounds
+"""
+_CLOSED_ARRAY = """\
+roles = []                            # closed; for networks to learn from it, put these lines in place of this one:
+# roles = ["feature"]
+"""
+_ARRAY = {
+    "shape": "how many numbers each axis of a cell has, such as [28, 28]",
+    "bounds": "[low, high] of its numbers, from public knowledge, never from the data",
+    "step": "the unit in which its numbers are kept; bounds are multiples of it",
+}
 _DATE = """\
 roles = []                            # closed; to group or filter by its month, put two lines in place of this one:
 # roles = ["dimension", "filter"]     # and give the source time_column = (this key) and lookback_days
@@ -315,6 +327,8 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
         return text + _label(column)
     if column.type == "string":
         return text + _STRING.format(placeholder=PLACEHOLDER)
+    if column.type == "array":
+        return text + _array(draft, column)
     if column.type == "bool":
         return text + _BOOL
     if column.type == "date":
@@ -323,6 +337,16 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
     if draft.is_named:
         return text + _NUMBER.format(placeholder=PLACEHOLDER) + "".join(f"# {line}\n" for line in step.splitlines())
     return text + _MEASURE.format(placeholder=PLACEHOLDER) + step + _SCALE
+
+
+def _array(draft: PolicyDraft, column: ColumnDraft) -> str:
+    """Return what is to be filled in of an array, where models may be open; else how to open it."""
+    keys = array_keys(column.found, "\n").splitlines()
+    stated = [key for key in keys if PLACEHOLDER not in key and not key.startswith("step")]
+    asked = "".join(f"{key:<37} # {_ARRAY[key.partition(' ')[0]]}\n" for key in keys if key not in stated)
+    if draft.answers.is_training and not draft.is_named:
+        return _OPEN_ARRAY + asked
+    return _CLOSED_ARRAY + "".join(f"# {line}\n" for line in asked.splitlines())
 
 
 def _label(column: ColumnDraft) -> str:

@@ -102,7 +102,7 @@ class Shape:
     options: Mapping[str, Option] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     least_features: int = 1
-    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays, see `fits`
     rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
@@ -120,6 +120,10 @@ class Shape:
 
     # The lengths of what a silo keeps for itself after a round, by its name; it is in no sum.
     owns: Callable[[Task], Mapping[str, int]] = lambda task: {}
+
+    def fits(self, kind: Kind | None) -> bool:
+        """Tell whether a column of a kind can be a feature; of none there are neither bounds nor a domain."""
+        return kind in self.takes if self.takes or kind == "array" else kind is not None
 
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""

@@ -40,6 +40,6 @@ def test_a_perceptron_tells_who_is_held_out_better_than_a_line(tmp_path: Path) -
     losses = vector(state, "losses")
     assert len(losses) == 11
     assert losses[-1] < losses[0] - 0.1
-    assert figures["accuracy"] > 0.7
-    assert figures["auc"] > 0.8
+    assert figures["accuracy"] > 0.6
+    assert figures["auc"] > 0.7
     assert np.isfinite(vector(state, "weights")).all()
