@@ -9,31 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyst.errors import AnalystError
+from analyst.training.job import Job
+from analyst.training.packed_file import read_packed
 from crypto.errors import CryptoError
 from crypto.rounds.messages import Failed
 from crypto.wire import is_envelope, verify
 from policies.networks.names import digest_named
-from policies.networks.packed import MAX_BYTES, decoded
 from policies.requests.network_offer import FRAME_BYTES, NetworkOffer, wanted
 
 if TYPE_CHECKING:
     from analyst.client import Federation
 
 
-def read_packed(path: Path, name: str | None) -> bytes:
-    """Return a packed file whose network has this name, or any without one; raises AnalystError."""
-    try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
-        found = decoded(data)
-    except OSError as err:
-        hint = "name the file that `consilo model pack` wrote"
-        raise AnalystError(f"{path} cannot be read ({err.strerror or type(err).__name__})", hint) from err
-    except CryptoError as err:
-        raise AnalystError(f"{path}: {err.message}", err.hint) from err
-    if name not in (None, found.name):
-        hint = f'write graph = "{found.name}", or name the file of the other network'
-        raise AnalystError(f"{path} is the network {found.name}, and the job names {name}", hint)
-    return data
+def send_packed(federation: "Federation", job: Job, silos: Sequence[str]) -> None:
+    """Send the packed file that a job names to these silos, if it names one; raises AnalystError."""
+    if job.packed is not None:
+        name = str(job.options.get("graph", ""))
+        send_network(federation, silos, read_packed(Path(job.packed), name), name)
 
 
 def send_network(federation: "Federation", silos: Sequence[str], data: bytes, name: str) -> None:
