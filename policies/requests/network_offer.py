@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds
+from policies.networks.packed import MAX_BYTES as MOST_BYTES
 
 FRAME_BYTES = 1 << 20
 INDEX_BYTES = 8
@@ -26,7 +27,7 @@ class NetworkOffer(Message):
     analyst: Name
     silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
     network: Digest  # the name of the graph and its weights
-    size: Annotated[int, Field(ge=1, le=MAX_BYTES)]  # of the file
+    size: Annotated[int, Field(ge=1, le=MOST_BYTES)]  # of the file
     created_at: Seconds
 
     @model_validator(mode="after")
