@@ -10,7 +10,7 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, Fitted, Judged, State
+from silo_node.training.family import Contribution, Examples, Fitted, Judged, Own, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import FamilyModel, Opened, RunState, state_after
@@ -25,9 +25,17 @@ def task_of(request: Request) -> Task:
 
 def contribution(request: Request, examples: Examples, state: RunState | None) -> list[Integers]:
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
+    return list(contributed(request, examples, state, Own()).blocks)
+
+
+def contributed(request: Request, examples: Examples, state: RunState | None, own: Own) -> Contribution:
+    """Return the silo's blocks in whole units, and what it keeps for itself, beside what it kept before."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, kept_state(state, task, family.init), examples)
+    before = kept_state(state, task, family.init)
+    if family.keeping is None:
+        return Contribution(family.statistics(task, before, examples))
+    return family.keeping.contribution(task, before, examples, own)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
@@ -45,9 +53,13 @@ def kept_after(request: Request, position: bytes, now: int, after: State, fitted
     return state_after(request, position, now, (), after.numbers, model)
 
 
-def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
-    return scored_by(FAMILIES[task.family].judged, task, state, examples)
+def scored(task: Task, state: RunState, examples: Examples, own: Own) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows, by what the silo keeps too; raises ProtocolError without a prediction."""
+    family = FAMILIES[task.family]
+    if family.keeping is None or family.judged is None:
+        return scored_by(family.judged, task, state, examples)
+    scores = family.keeping.scores(task, kept_state(state, task), examples, own)
+    return scores, family.judged.outcomes(task, examples)
 
 
 def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:

@@ -13,16 +13,20 @@ from policies.requests.judged import JudgedModel, definition_of
 from policies.requests.request import Request
 from policies.units import counted
 from silo_node.training import exact, logistic_model
-from silo_node.training.family import Examples
+from silo_node.training.family import Examples, Own
 from silo_node.training.grid import Vector
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState
 
-# The task, the state and rows: scores and outcomes, as `silo_node.training.family.Judged` has them.
-Score = Callable[[Task, RunState, Examples], tuple[Vector, Vector]]
+# The task, the state, rows and what the silo keeps: scores and outcomes, as `Judged` of a family has them.
+Score = Callable[[Task, RunState, Examples, Own], tuple[Vector, Vector]]
 
 SCORES: Mapping[str, Score] = MappingProxyType(
-    {"exact-step": exact.scored, "noised-step": noised.scored, "logistic-regression": logistic_model.scored}
+    {
+        "exact-step": exact.scored,
+        "noised-step": lambda task, state, examples, own: noised.scored(task, state, examples),
+        "logistic-regression": lambda task, state, examples, own: logistic_model.scored(task, state, examples),
+    }
 )
 
 
@@ -33,10 +37,10 @@ def model_of(request: Request) -> JudgedModel:
     return request.plan.judged
 
 
-def scored(request: Request, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows by the model that a request judges."""
+def scored(request: Request, state: RunState, examples: Examples, own: Own | None = None) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a request judges, and what the silo keeps of it."""
     model = model_of(request)
-    return SCORES[model.step.kind](model.task(request.table), state, examples)
+    return SCORES[model.step.kind](model.task(request.table), state, examples, Own() if own is None else own)
 
 
 def check_judged(request: Request, load_run: Callable[[bytes], RunState | None]) -> RunState | None:

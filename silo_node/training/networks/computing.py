@@ -9,32 +9,35 @@ from types import MappingProxyType
 from crypto.errors import ProtocolError
 from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
-from silo_node.training.networks.work import Done, Vectors, Work
+from silo_node.training.networks.work import Done, Work
 from silo_node.training.noised import step as noised
 from silo_node.training.scoring import scored
 
 
-def _stepped(work: Work) -> Vectors:
-    return exact.contribution(work.request, work.examples, work.state)
+def _stepped(work: Work) -> Done:
+    found = exact.contributed(work.request, work.examples, work.state, work.own)
+    return Done(found.blocks, found.own)
 
 
-def _noised(work: Work) -> Vectors:
-    return noised.contribution(work.request, work.examples, work.state)
+def _noised(work: Work) -> Done:
+    return Done(noised.contribution(work.request, work.examples, work.state))
 
 
-def _judged(work: Work) -> Vectors:
+def _judged(work: Work) -> Done:
     if work.state is None:
         raise ProtocolError("the model that is judged is not known here")
-    return contributed(work.request, work.examples, *scored(work.request, work.state, work.examples), work.silo)
+    scores, outcomes = scored(work.request, work.state, work.examples, work.own)
+    return Done(contributed(work.request, work.examples, scores, outcomes, work.silo))
 
 
-def _audited(work: Work) -> Vectors:
+def _audited(work: Work) -> Done:
     if work.state is None:
         raise ProtocolError("the model that is audited is not known here")
-    return auditing.contribution(work.request, work.examples, *scored(work.request, work.state, work.examples))
+    scores, outcomes = scored(work.request, work.state, work.examples, work.own)
+    return Done(auditing.contribution(work.request, work.examples, scores, outcomes))
 
 
-_BY_KIND: Mapping[str, Callable[[Work], Vectors]] = MappingProxyType(
+_BY_KIND: Mapping[str, Callable[[Work], Done]] = MappingProxyType(
     {"exact-step": _stepped, "noised-step": _noised, "evaluation": _judged, "audit-step": _audited}
 )
 
@@ -44,4 +47,4 @@ def computed(work: Work) -> Done:
     kind = _BY_KIND.get(work.request.plan.kind)
     if kind is None:
         raise ProtocolError(f"no network answers a {work.request.plan.kind}")
-    return Done(kind(work))
+    return kind(work)
