@@ -32,7 +32,7 @@ from policies.errors import reason_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
-from policies.requests.request import Request
+from policies.requests.request import Request, asked_in
 from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.training import START, TrainingStep
 from policies.units import MICRO, SEND_S, WAIT_S, counted
@@ -150,7 +150,7 @@ def preview_run(
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
-        audit="" if job.audit is None else job.audit.in_words,
+        audit="" if job.audited is None else job.audited.in_words,
         no_room=said.no_room,
     )
 
@@ -181,12 +181,16 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
     step = request.plan.training
     if step is None:
         return
-    lengths = [(slot_count(_at(step, number), request.table), number) for number in range(done, step.steps)]
+    asks_less = step.share < 1  # in each round but the first
+    lengths = [
+        ((slot_count(_at(step, number), request.table), asks_less and number > 0), number)
+        for number in range(done, step.steps)
+    ]
     conditions = Bearing.of(offer.silos.values()).conditions
-    for values, group in groupby(lengths, key=lambda one: one[0]):
+    for (values, _), group in groupby(lengths, key=lambda one: one[0]):
         numbers = [number for _, number in group]
         try:
-            later = Request.model_validate(dict(request) | {"plan": _at(step, numbers[0])})
+            later = Request.model_validate(dict(request) | asked_in(request, _at(step, numbers[0])))
         except ValidationError as err:
             reason = reason_of(err)
             raise AnalystError(

@@ -98,6 +98,11 @@ class TrainingStep(OneSum, Message, ABC):
         """The L2 norm to which each person's part is clipped; 0 without noise."""
 
     @property
+    def share(self) -> Decimal:
+        """The share of the run's silos that a round asks."""
+        return Decimal(1)
+
+    @property
     def cohort(self) -> int | None:
         """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
         return None

@@ -28,6 +28,7 @@ from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.request import Request, resolved
+from silo_node.apart.process import Apart, told
 from silo_node.data.compute import (
     Computer,
     has_private_training,
@@ -47,7 +48,6 @@ from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.keeping import packed, unpacked
-from silo_node.training.networks.apart import Apart, told
 from silo_node.training.own import KeptOwn
 from silo_node.training.own import packed as packed_own
 from silo_node.training.own import unpacked as unpacked_own
