@@ -14,9 +14,16 @@ from pydantic import ValidationError
 
 from policies.errors import reason_of
 from policies.networks import parts
-from policies.networks.algorithms.algorithm import Algorithm
+from policies.networks.algorithms.algorithm import (
+    CONTROL,
+    OWN_CONTROL,
+    OWN_LAYERS,
+    OWN_MODEL,
+    Algorithm,
+    Local,
+)
 from policies.networks.algorithms.registry import ALGORITHMS
-from policies.networks.graph import MAX_NUMBERS, Graph, Input
+from policies.networks.graph import MAX_NUMBERS, Graph, Input, Weight
 from policies.networks.shipped.registry import SHIPPED
 from policies.requests import network_inputs as inputs
 from policies.requests.shapes import Kind, Option, Shape, Task, choice_option, kind_of, number_option, whole_option
@@ -81,6 +88,43 @@ def algorithm_options(task: Task) -> Mapping[str, str]:
     return {name: task.options.get(name) or option.default for name, option in algorithm_of(task).options.items()}
 
 
+def local_of(task: Task) -> Local:
+    """Return how silos train by a task's algorithm."""
+    return algorithm_of(task).local(algorithm_options(task))
+
+
+def staying_of(task: Task) -> tuple[Weight, ...]:
+    """Return the weights that never leave a silo."""
+    graph = graph_of(task)
+    names = algorithm_of(task).stays(graph, algorithm_options(task))
+    return tuple(weight for weight in graph.weights if weight.name in names)
+
+
+def shared_of(task: Task) -> tuple[Weight, ...]:
+    """Return the weights that are summed; raises ValueError where none is."""
+    staying = {weight.name for weight in staying_of(task)}
+    found = tuple(weight for weight in parts.shared(graph_of(task), task.options) if weight.name not in staying)
+    if not found:
+        raise ValueError("every weight stays at its silo, so there is nothing to sum; leave some to be shared")
+    return found
+
+
+def is_for_own(task: Task) -> bool:
+    """Tell whether a round moves no shared weight, as each silo trains for itself."""
+    return local_of(task).own_epochs is not None and task.number + 1 == task.rounds
+
+
+def owns(task: Task) -> Mapping[str, int]:
+    """Return the lengths of what a silo keeps for itself after a round."""
+    if task.number == 0:
+        return {}
+    local, length, staying = local_of(task), parts.count(shared_of(task)), parts.count(staying_of(task))
+    found = {OWN_CONTROL: length if local.is_corrected else 0, OWN_LAYERS: staying}
+    if local.personal_pull is not None or is_for_own(task):
+        found[OWN_MODEL] = length + staying
+    return {name: count for name, count in found.items() if count}
+
+
 def loss_of(task: Task) -> str:
     """Return the loss of a row: "cross-entropy" of a text or bool, "squared" or "absolute" of a number."""
     known = _LOSSES[str(kind_of(task.label_column))]
@@ -96,8 +140,11 @@ def blocks(task: Task) -> Mapping[str, int]:
     """Return the blocks of a round."""
     if task.number == 0:
         return {"rows": 1, "left-out": 1}
-    length = parts.count(parts.shared(graph_of(task), task.options))
-    return {"rows": 1, "loss": 1, "outside": 1, **dict.fromkeys(algorithm_of(task).sums, length)}
+    counts = {"rows": 1, "loss": 1, "outside": 1}
+    if is_for_own(task):
+        return counts
+    sums = dict.fromkeys(algorithm_of(task).sums, parts.count(shared_of(task)))
+    return {**counts, **({"lost": 1} if CONTROL in sums else {}), **sums}
 
 
 def check(task: Task) -> None:
@@ -110,7 +157,12 @@ def check(task: Task) -> None:
         raise ValueError(f"loss: a {kind} has {' or '.join(_LOSSES[kind])}, found {task.options['loss']!r}")
     if kind == "text" and len(task.classes) < 2:
         raise ValueError(f"label {task.label!r} needs two values beside its unknown, found {len(task.classes)}")
-    parts.shared(graph_of(task), task.options)
+    local = local_of(task)
+    if local.is_corrected and float(task.options["momentum"]):
+        raise ValueError(f"momentum: {algorithm} corrects plain steps; remove it, or take a larger server_rate")
+    if local.own_epochs is not None and task.rounds < 3:
+        raise ValueError(f"{algorithm} takes its last round for each silo's own model; ask for 3 rounds or more")
+    shared_of(task)
 
 
 def _changed(task: Task) -> int:
@@ -129,6 +181,7 @@ def _shape(name: str) -> Shape:
         check=check,
         predicts="label",
         most_weights=MAX_NUMBERS,
+        owns=owns,
     )
 
 

@@ -11,7 +11,7 @@ from silo_node.apart.work import Done, Work
 from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.noised import step as noised
-from silo_node.training.scoring import scored
+from silo_node.training.scoring import predicted, scored
 
 
 def _stepped(work: Work) -> Done:
@@ -33,6 +33,9 @@ def _judged(work: Work) -> Done:
 def _audited(work: Work) -> Done:
     if work.state is None:
         raise ProtocolError("the model that is audited is not known here")
+    if not auditing.step_of(work.request).groups:
+        found = predicted(work.request, work.state, work.examples, work.own)
+        return Done(auditing.drift_contribution(work.request, work.examples, found))
     scores, outcomes = scored(work.request, work.state, work.examples, work.own)
     return Done(auditing.contribution(work.request, work.examples, scores, outcomes))
 

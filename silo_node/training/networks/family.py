@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from policies.networks import initial, parts
+from policies.networks import initial
 from policies.networks.algorithms.algorithm import Held, Sums
 from policies.requests.families import Task
 from policies.requests.networks import (
@@ -22,9 +22,25 @@ from policies.requests.networks import (
     blocks,
     graph_of,
     guess_of,
+    is_for_own,
+    shared_of,
 )
-from silo_node.training.family import Examples, Family, Fitted, Judged, Line, Listing, State, figure, line
+from silo_node.training.family import (
+    Contribution,
+    Examples,
+    Family,
+    Fitted,
+    Judged,
+    Keeping,
+    Line,
+    Listing,
+    Own,
+    State,
+    figure,
+    line,
+)
 from silo_node.training.grid import Integers, Vector, reals
+from silo_node.training.networks import owning
 from silo_node.training.networks.inputs import outcomes_of
 
 _SERVER = "server_"  # before the names of an algorithm's own vectors in a state
@@ -32,21 +48,30 @@ _SHOWN_ROUNDS = 1000  # of a run's losses, the last ones
 
 
 def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
+    return list(_contribution(task, state, examples, Own()).blocks)
+
+
+def _contribution(task: Task, state: State, examples: Examples, own: Own) -> Contribution:
     if task.number == 0:
-        return [np.array([count], np.int64) for count in (examples.rows, examples.left_out)]
+        return Contribution([np.array([count], np.int64) for count in (examples.rows, examples.left_out)])
     lengths = blocks(task)
     nothing = {name: np.zeros(length, np.int64) for name, length in lengths.items()}
     if state.ended is not None or not examples.rows:
-        return list(nothing.values())
+        return Contribution(list(nothing.values()), owning.unmoved(task, state, own))
     from silo_node.training.networks.round import change_of  # torch is heavy: only where a silo really trains
 
-    found = change_of(task, state["weights"], examples)
-    units = None if found is None else _in_units(found.vectors, examples.rows / state.one("rows"))
+    share = examples.rows / state.one("rows")
+    beside = owning.beside(task, state, own, share)
+    found = change_of(task, state["weights"], examples, beside)
+    units = None if found is None else _in_units(owning.summed(task, found, beside), share)
     if found is None or units is None:
-        return list((nothing | {"outside": np.ones(1, np.int64)}).values())
+        blocks_ = list((nothing | {"outside": np.ones(1, np.int64)}).values())
+        return Contribution(blocks_, owning.unmoved(task, state, own))
     counts = {"rows": examples.rows, "loss": round(math.ldexp(found.loss, LOSS_BITS)), "outside": 0}
+    counts |= {"lost": int(beside.is_lost)}
     made = {name: np.array([count], np.int64) for name, count in counts.items()} | units
-    return [made[name] for name in lengths]
+    moved = {name: reals(one, UPDATE_BITS) for name, one in units.items()}
+    return Contribution([made[name] for name in lengths], owning.kept(found, beside, moved))
 
 
 def _in_units(vectors: Mapping[str, Vector], share: float) -> dict[str, Integers] | None:
@@ -70,8 +95,7 @@ def _begun(task: Task, sums: Mapping[str, Integers]) -> State:
     state = State().with_(rows=sums["rows"], left_out=sums["left-out"])
     if state.one("rows") < 2:
         return state.at_end("too-few-rows")
-    graph = graph_of(task)
-    weights = initial.initial(task.run, parts.shared(graph, task.options))
+    weights = initial.initial(task.run, shared_of(task))
     held = algorithm_of(task).init(algorithm_options(task), weights)
     return _holding(state.with_(good=held.weights, losses=np.zeros(0)), held)
 
@@ -93,13 +117,19 @@ def _moved(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
     if loss > EXPLODED * max(float(losses[0]), guess_of(task)):
         return state.with_(weights=state["good"]).at_end("diverged")
     more = {name.removeprefix(_SERVER): one for name, one in state.numbers.items() if name.startswith(_SERVER)}
+    if is_for_own(task):
+        return state.with_(good=state["weights"])
     algorithm = algorithm_of(task)
     means = {name: reals(sums[name], UPDATE_BITS) * (of_run / rows) for name in algorithm.sums}
     held = Held(state["weights"], more)
     with np.errstate(all="ignore"):
-        after = algorithm.apply(algorithm_options(task), held, Sums(means, rows, rows / of_run, task.number - 1))
+        lost = int(sums["lost"][0]) if "lost" in sums else 0
+        opened = Sums(means, rows, rows / of_run, task.number - 1, lost)
+        after = algorithm.apply(algorithm_options(task), held, opened)
     if not all(np.isfinite(one).all() for one in (after.weights, *after.more.values())):
         return state.at_end("diverged")
+    if lost:
+        state = state.with_(**{owning.RESTARTED: task.number})
     return _holding(state.with_(good=state["weights"]), after)
 
 
@@ -139,9 +169,20 @@ def _notes(task: Task, state: State) -> Iterator[str]:
 
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
+    return _own_scores(task, state, examples, Own())
+
+
+def _own_scores(task: Task, state: State, examples: Examples, own: Own) -> Vector:
     from silo_node.training.networks.round import scores_of
 
-    return scores_of(task, state["weights"], examples)
+    return scores_of(task, state["weights"], examples, own.vectors)
 
 
-NETWORK = Family(lambda task: State(), _statistics, _update, _finish, Judged(_scores, outcomes_of))
+NETWORK = Family(
+    lambda task: State(),
+    _statistics,
+    _update,
+    _finish,
+    Judged(_scores, outcomes_of),
+    Keeping(_contribution, _own_scores),
+)
