@@ -25,7 +25,6 @@ from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.load import PolicyFile
 from policies.document.policy import Compute, Policy
 from policies.requests.request import Request
-from silo_node.apart.process import heard
 from silo_node.data.coded import Bools
 from silo_node.data.compute import LoadOwn, is_slow, keeps_of, not_installed
 from silo_node.data.figures import Computed, Vectors, read_as
@@ -50,6 +49,7 @@ from silo_node.data.worker import (
 )
 from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import heard
 from silo_node.training.run import RunState, check_position, runs_of
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
@@ -232,7 +232,11 @@ class KillableComputer:
                 return self._warm[0].run(self._told(replace(job, wall_s=left_s)))
             except CryptoError as err:
                 self._warm_up(ended=self._warm.popleft())
-                raise heard(err.message) or ComputeError(err.message, err.hint) from None
+                if (of_network := heard(err.message)) is None:
+                    raise ComputeError(err.message, err.hint) from None
+                if of_network.cause:
+                    self._tell(of_network.cause)
+                raise of_network from None
         finally:
             self._turn.release()
 

@@ -13,7 +13,7 @@ from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
 from federation.terminal import Commands, add_command, add_group, plain, put_out
 from policies.models.card import Card, registered, written
-from policies.models.exporting import FORMATS, exported
+from policies.models.exporting import FORMATS, FORMATS_IN_WORDS, exported
 from policies.models.forms import Form
 from policies.models.predicting import predict_by_form
 from policies.models.released import ReleasedModel, digest_of_model
@@ -46,7 +46,7 @@ def add_model_commands(commands: Commands) -> None:
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
     export = add_command(actions, "export", _export, "write a model that predicts to a file")
     _run(export)
-    export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
+    export.add_argument("--format", choices=FORMATS, default="json", help=FORMATS_IN_WORDS)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
     add_pack_command(actions)
 
@@ -215,7 +215,9 @@ def _predict(options: argparse.Namespace, notes: Console) -> int:
 
 def _export(options: argparse.Namespace, notes: Console) -> int:
     entry = _registry(options).entry(options.name)
-    data = exported(_form(entry), options.format)
+    request, _ = _asked(entry)
+    told = {"run": entry.name, "purpose": request.purpose, "analyst": request.analyst, "rounds": str(entry.done)}
+    data = exported(_form(entry), options.format, told)
     write_out(options.out, data)
     print(f"{options.out}: {_released(entry).family}, {len(data):,} bytes")
     return 0

@@ -167,8 +167,8 @@ def _open_features(
     keys = [key for key in dict.fromkeys(key for known in columns.values() for key in known) if key not in used]
     is_id = {key for known in columns.values() for key, one in known.items() if one.is_id}
     closed = {key: _why_closed(key, columns) for key in keys if key not in is_id}
-    takes, first = SHAPES[wanted.model].takes, next(iter(columns))
-    features = tuple(key for key, why in closed.items() if not why and _is_taken(columns[first][key], takes))
+    shape, first = SHAPES[wanted.model], next(iter(columns))
+    features = tuple(key for key, why in closed.items() if not why and shape.fits(_kind_of(columns[first][key])))
     if not features:
         hint = "open columns in the file of columns: bounds for numbers, a domain for texts, a line for a bool"
         raise AnalystError("no column is open as a feature at every silo", hint)
@@ -183,11 +183,11 @@ def _open_features(
     return features, tuple(notes)
 
 
-def _is_taken(draft: ColumnDraft, takes: frozenset[Kind]) -> bool:
-    """Tell whether a family takes a column of this kind as a feature: a bool, one of a domain, a number with bounds."""
-    said = draft.declared or {}
-    kind: Kind = "bool" if draft.type == "bool" else "number" if said.get("bounds") is not None else "text"
-    return not takes or kind in takes
+def _kind_of(draft: ColumnDraft) -> Kind:
+    """Return the kind of a column that is open: a bool, an array, one of a domain, a number with bounds."""
+    if draft.type in ("bool", "array"):
+        return "bool" if draft.type == "bool" else "array"
+    return "number" if (draft.declared or {}).get("bounds") is not None else "text"
 
 
 def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str], marked: str | None) -> str:

@@ -43,12 +43,21 @@ from policies.requests.evaluation import OWN, Evaluation
 from policies.requests.families import Task
 from policies.requests.held_out import marks_of
 from policies.requests.judged import JudgedModel
-from policies.requests.metrics import METRICS, MOST_ERROR, MOST_LOSS, OF_PREDICTION, MetricName, prediction_of
+from policies.requests.metrics import (
+    MAX_HISTOGRAMS,
+    METRICS,
+    MOST_ERROR,
+    MOST_LOSS,
+    OF_PREDICTION,
+    MetricName,
+    prediction_of,
+)
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
 from policies.units import MICRO, SEND_S, WAIT_S, counted
 
+_BY_BINS: frozenset[MetricName] = frozenset({"auc", "average-precision"})  # of each class, so not of very many
 _NOISY: tuple[MetricName, ...] = ("accuracy", "auc", "brier", "log-loss", "mae", "r2", "rmse")
 
 
@@ -142,6 +151,8 @@ def _chosen(task: Task, metrics: Sequence[MetricName], *, has_noise: bool) -> tu
     """Return the metrics that are asked: those that are named, or all that the family has."""
     prediction = prediction_of(task)
     every = () if prediction is None else OF_PREDICTION[prediction]
+    if prediction == "classes" and len(task.classes) > MAX_HISTOGRAMS:
+        every = tuple(name for name in every if name not in _BY_BINS)
     usual = tuple(name for name in every if name in _NOISY) if has_noise else every
     return tuple(sorted(set(metrics or usual or METRICS)))
 

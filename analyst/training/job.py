@@ -223,7 +223,8 @@ class Job(BaseModel):
     def planned(self) -> int:
         """The rounds that the run has at most."""
         if self.is_noised_family:
-            return 1 if self.options.get("method") == MOMENTS else self.rounds or NOISED_ROUNDS
+            most = self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
+            return 1 if self.options.get("method") == MOMENTS else most
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
@@ -270,6 +271,8 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
         step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
+        if isinstance(step, NoisedStep):
+            step = step.divided_by(len(offer.holders(job.table)))
         if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
             step = step.model_copy(update={"held_out": held_out})
         if job.audit is not None and (limit := job.audit.limit) is not None:

@@ -18,7 +18,8 @@ from policies.requests.noised_families import NOISED
 ANY_GRAPH = "network"  # the family of a graph that its SHA-256 names
 GRAPH_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 WEIGHTS = ("fresh", "packed")  # what a run begins with; anything else is the path of a packed file
-OPTIMISER = ("algorithm", "rate", "schedule", "epochs", "batch", "value_bits")  # and what the algorithm adds
+# And what the algorithm adds.
+OPTIMISER = ("algorithm", "rate", "schedule", "momentum", "decay", "epochs", "batch", "most_change", "value_bits")
 ROUNDS = ("most", "patience", "deadline", "share")
 _IN_A_JOB = frozenset({"count"})  # options that no job names: they follow from the others
 

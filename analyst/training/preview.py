@@ -4,6 +4,7 @@ Prices and verdicts are the silos' own (`silo_node/standing.py`), as of a questi
 the computation of each round, by its statistics alone. docs/training.md.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -25,6 +26,7 @@ from analyst.training.round_metric import metric_in_words
 from analyst.training.rounds import bytes_in_words
 from analyst.training.run import interrupted
 from analyst.training.volume import volume_at_silo
+from crypto.rounds.bounds import noise_shares
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.run_price import run_price
@@ -95,6 +97,7 @@ class RunPreview:
     instead: Affordable | None  # None without noise, and of a run that has begun
     metric: str = ""  # that is asked for after rounds, beside, in words
     audit: str = ""  # of the model, at the end
+    noise: str = ""  # what it costs in accuracy that each silo adds the whole noise, in words
     no_room: str = ""  # why a round would not fit at the aggregator
 
     @property
@@ -104,8 +107,9 @@ class RunPreview:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
         found = asdict(self) | {"silos": silos_to_dict(self.silos)}
-        if not self.no_room:
-            del found["no_room"]
+        for name in ("no_room", "noise"):
+            if not found[name]:
+                del found[name]
         return found
 
 
@@ -151,6 +155,7 @@ def preview_run(
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
         audit="" if job.audited is None else job.audited.in_words,
+        noise=_own_noise_in_words(asked, request),
         no_room=said.no_room,
     )
 
@@ -226,6 +231,19 @@ def _at_silo(
     )
 
 
+def _own_noise_in_words(offer: Offer, request: Request) -> str:
+    """Return how much more noise there is where each silo adds the whole of it; empty where the silos share it."""
+    if not request.plan.has_own_noise:
+        return ""
+    of = Bearing.of([offer.silos[silo] for silo in request.silos]).conditions
+    shares = max(1, noise_shares(len(request.silos), *of[1:]))
+    return (
+        f"each silo adds the whole noise of its own: that of a sum deviates {math.sqrt(shares):.2g} times as much as"
+        f" where silos share it, as if a run with shared noise had {shares:,} times less of the price; the model is"
+        f' less accurate by that, and options.noise = "shared" is the other way'
+    )
+
+
 def _instead(offer: Offer, standing: Mapping[str, Standing], request: Request, rounds: int, delta: float) -> Affordable:
     asked = {silo: offer.silos[silo] for silo in request.silos}
     limits = limits_of(asked, standing, request.table, request.purpose)
@@ -247,7 +265,7 @@ def run_lines(found: RunPreview) -> Iterator[str]:
     yield f"  all together: a silo sends {up}, receives {down}"
     yield ""
     yield from _price_lines(found)
-    yield from (one for one in (found.metric, found.audit) if one)
+    yield from (one for one in (found.noise, found.metric, found.audit) if one)
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     yield from _refusal_lines(found)

@@ -54,6 +54,8 @@ class Terms(Message):
     key_id: KeyId  # of the round's homomorphic key, where the backend has one
     limit: Annotated[int, Field(ge=1, lt=2**63)]  # largest magnitude of a value of one silo, noise included
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
+    # Whether each silo adds the whole noise, for those who trust no other; left out where the silos share it.
+    own_noise: Annotated[bool, Field(exclude_if=lambda is_own: not is_own)] = False
 
     @property
     def length(self) -> int:
@@ -184,8 +186,8 @@ class Manifest(Message):
 
     @property
     def noise_shares(self) -> int:
-        """The number of silos whose noise alone must reach the variance of every block."""
-        return noise_shares(self.terms.asked, self.max_colluding, self.max_missing)
+        """The number of silos whose noise alone must reach the variance of every block; 1 where each adds the whole."""
+        return 1 if self.terms.own_noise else noise_shares(self.terms.asked, self.max_colluding, self.max_missing)
 
     @property
     def min_survivors(self) -> int:

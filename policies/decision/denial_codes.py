@@ -72,6 +72,7 @@ DenialCode = Literal[
     "SOURCE_AWAY",
     "TABLE_UNKNOWN",
     "TOO_SLOW",
+    "TRAINING_UNIT",
 ]
 CODES: frozenset[str] = frozenset(get_args(DenialCode))
 # What a silo says that cannot take part now, whatever its policy allows; see `policies.decision.inability`.

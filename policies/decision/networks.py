@@ -25,15 +25,13 @@ _OF_ITS_OWN = frozenset({"ditto"})  # algorithms that train a model beside the s
 
 def rounds_of(request: Request, step: FamilyStep, rows_up_to: int | None) -> Rounds:
     """Return what a request and a source say of a round of training, or of a judgement, which computes rows once."""
-    options, rows = step.settings, rows_of(rows_up_to)
-    if request.plan.judged is not None:
-        return Rounds(rows, rows_up_to is not None, epochs=0, batch=int(options.get("batch", "1")))
+    options, is_judged = step.settings, request.plan.judged is not None
     return Rounds(
-        rows,
+        rows_of(rows_up_to),
         rows_up_to is not None,
-        epochs=int(options.get("epochs", "1")),
+        epochs=0 if is_judged else int(options.get("epochs", "1")),
         batch=int(options.get("batch", "1")),
-        models=2 if options.get("algorithm") in _OF_ITS_OWN else 1,
+        models=2 if options.get("algorithm") in _OF_ITS_OWN and not is_judged else 1,
         is_private=step.release == "private",
     )
 
@@ -50,6 +48,11 @@ def networks(case: Case) -> Sequence[Denial]:
     if step.family == PACKED and (closed := _packed(case, allowed, step)) is not None:
         return (closed,)
     task, rows_up_to = step.task(case.request.table), case.source.source.rows_up_to
+    try:
+        step.check(case.request.table, case.request.backend)  # of a packed network only now: its file is here
+    except ValueError as err:
+        message = f"the network does not fit the request: {str(err)[:600]}"
+        return (deny("NETWORK_UNKNOWN", _SECTION, message, "mend the job, or pack a network that fits the columns"),)
     found = demand_of(graph_of(task), rounds_of(case.request, step, rows_up_to))
     return tuple(_above(case, allowed, found, rows_up_to))
 

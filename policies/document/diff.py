@@ -190,6 +190,14 @@ def _fewer(old: Any, new: Any) -> Effect:
     return "loosens" if old is None or new is None else _subset(old, new)
 
 
+def _units(old: Any, new: Any) -> Effect:
+    """The units whose change the noise of training may hide: persons alone, where none are named."""
+    before, after = set(old or ("person",)), set(new or ("person",))
+    if before == after:
+        return "neither"
+    return "tightens" if after < before else "loosens"
+
+
 def _required(old: Any, new: Any) -> Effect:
     """A list of what must be there: a longer one is tighter; one with other members loosens too."""
     before, after = set(old or ()), set(new or ())
@@ -323,6 +331,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("aggregators/max_dishonest", _trusted),
     ("training", _opens),
     ("training/(max_rounds|clip_norm|max_rho_per_run)", _more),
+    ("training/units", _units),
     ("training/audit", _limits),
     ("training/audit/max_gap", _more),
     ("training/audit/threshold", _no_effect),

@@ -176,6 +176,8 @@ class Training(Section):
     dp: Literal["required", "optional"] = "required"
     clip_norm: Annotated[Number, Field(gt=0, le=100_000)]
     max_rho_per_run: Rho
+    # Whose change the noise of a run may hide: of a person, or of all rows of the silo together.
+    units: Annotated[tuple[Literal["person", "silo"], ...], Field(min_length=1, max_length=2)] = ("person",)
     audit: AuditedTraining | None = None
     networks: Networks | None = None
 

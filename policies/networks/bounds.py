@@ -14,6 +14,7 @@ from policies.networks.values import FLOAT_BYTES
 _INDEX_BYTES = 8
 _ANYWAY_BYTES = 64 << 10  # of each call and weight: what a kernel aligns and lays out, however few the rows
 _BACKWARD = 3  # operations there and back, of those there
+_BY_ROW = 5  # the same where each row's gradient is found by itself: torch takes rows for groups of channels
 _STEP_FLOPS = 12  # of a weight: gradient, pull, schedule, momentum
 _COPIES = 5  # of the weights: they themselves, shared ones, gradient, momentum, next ones
 _ROW_COPIES = 3  # of the gradient of one row: as found, in one vector, clipped
@@ -40,7 +41,7 @@ def trained(graph: Graph, rows: int) -> Work:
 
 def by_row(graph: Graph, rows: int, at_once: int) -> Work:
     """Return what the gradients of so many rows take, each by itself, of which `at_once` are computed together."""
-    flops = rows * (_BACKWARD * graph.cost.flops + _STEP_FLOPS * graph.count)
+    flops = rows * (_BY_ROW * graph.cost.flops + _STEP_FLOPS * graph.count)
     return Work(flops, _weights(graph, _COPIES) + min(rows, at_once) * _one_gradient(graph))
 
 

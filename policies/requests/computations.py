@@ -80,6 +80,10 @@ class Computation(Protocol):
         """Whether anything in its sum comes from rows."""
 
     @property
+    def has_own_noise(self) -> bool:
+        """Whether each silo adds the whole noise to its part, and not a share of it."""
+
+    @property
     def part(self) -> RunPart | None:
         """The computation as one of several requests that are approved together; None if it stands alone."""
 

@@ -21,12 +21,13 @@ from policies.requests.tables import Table
 TAIL = 178  # above 256 ln 2: a sample lies beyond sqrt(TAIL) deviations with a probability below 2^-127
 
 
-def noise_room(variance: int, silos: int) -> int:
-    """Return the magnitude that holds one silo's share of noise; 0 without noise.
+def noise_room(variance: int, silos: int, *, is_own: bool = False) -> int:
+    """Return the magnitude that holds one silo's share of noise, or the whole where it `is_own`; 0 without noise.
 
     `variance` is that of the sum, over the silos whose noise alone must reach it. `silos` are asked.
     """
-    return math.isqrt(TAIL * variance // fewest_noise_shares(silos)) + 1 if variance else 0
+    shares = 1 if is_own else fewest_noise_shares(silos)
+    return math.isqrt(TAIL * variance // shares) + 1 if variance else 0
 
 
 def limit_of(table: Table, computation: Computation, micro_rho: int, backend: str, silos: int) -> int:
@@ -59,7 +60,8 @@ def _needs(table: Table, computation: Computation, micro_rho: int, silos: int) -
     extents, found = computation.statistics(table), dict[Statistic, _Need]()
     for statistic, (_, scale_bits, variance) in spreads_of(table, computation, micro_rho).items():
         most = extents[statistic].most
-        whole = None if most is None else (most << scale_bits) + noise_room(variance, silos)
+        room = noise_room(variance, silos, is_own=computation.has_own_noise)
+        whole = None if most is None else (most << scale_bits) + room
         found[statistic] = _Need(most or 0, scale_bits, whole)
     return found
 

@@ -6,11 +6,15 @@ The computations are in `silo_node/training/noised/`. docs/training.md, section 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from policies.requests import hashed
 from policies.requests.families import SHAPES, Option, Shape, Task, choice_option, number_option
+from policies.requests.noised_networks import NOISED_NETWORKS
+from policies.requests.noised_parts import OF_LEFT_OUT, OF_PERSONS, counts, lengths, stated
+from policies.requests.noised_parts import NoisedShape as NoisedShape
+from policies.requests.noised_parts import can_lack_cells as can_lack_cells
 from policies.requests.shapes import whole_option
 from policies.requests.statistic import Extent, noised
 from policies.units import ROWS_UP_TO
@@ -26,23 +30,8 @@ DESCENT, MOMENTS = "descent", "moments"
 # What a form with noise has of the exact one: what further options and columns change, no sensitivity here knows.
 _COMMON, _PARTS = frozenset({"missing", "positive"}), frozenset({"offset"})
 
-# Shares of the price of a first round.
-_OF_PERSONS, _OF_LEFT_OUT, _OF_MEANS, _OF_MOMENTS, _OF_REACH = 5, 1, 4, 10, 40
-
-
-@dataclass(frozen=True, slots=True)
-class NoisedShape:
-    """What a family takes, and the extent of each block of a round, by its name."""
-
-    shape: Shape
-    extents: Callable[[Task], Mapping[str, Extent]]
-
-
-def can_lack_cells(task: Task) -> bool:
-    """Tell whether a row may lack a cell of the task, so that rows may be left out."""
-    used = (*task.features, *task.parts.values(), task.label_column.name)
-    unknown = task.label_column.unknown if task.label_column.domain else None
-    return unknown is not None or any(task.table.column(name).can_be_missing for name in used)
+# Shares of the price of a first round, beside those of counts.
+_OF_MEANS, _OF_MOMENTS, _OF_REACH = 4, 10, 40
 
 
 def filled(task: Task) -> tuple[str, ...]:
@@ -77,17 +66,10 @@ def outputs(task: Task) -> int:
     return len(task.classes) if task.family == "multinomial-regression" else 1
 
 
-def _counts(task: Task) -> dict[str, Extent]:
-    found = {"persons": noised(1, 1, _OF_PERSONS)}
-    if can_lack_cells(task):
-        found["left-out"] = noised(1, 1, _OF_LEFT_OUT)
-    return found
-
-
 def _descent(task: Task) -> Mapping[str, Extent]:
     if task.number:
         return {"gradient": noised(task.width * outputs(task), UNITS)}
-    found = _counts(task)
+    found = counts(task)
     if columns := len(filled(task)):
         most = math.isqrt(columns * UNITS * UNITS - 1) + 1
         found |= {name: noised(columns, most, _OF_MEANS) for name in ("present", "total")}
@@ -101,7 +83,7 @@ def _linear(task: Task) -> Mapping[str, Extent]:
         return _descent(task)
     # With the label as one more column; nothing is clipped, so that the sums are those of the pooled rows.
     most = task.table.max_rows * (math.isqrt(triangle(2 + len(task.features)) * 4**CELL_BITS - 1) + 1)
-    return {**_counts(task), "products": noised(triangle(task.width + 1), most, 4 * (_OF_PERSONS + _OF_LEFT_OUT))}
+    return {**counts(task), "products": noised(triangle(task.width + 1), most, 4 * (OF_PERSONS + OF_LEFT_OUT))}
 
 
 def _hashed(task: Task) -> Mapping[str, Extent]:
@@ -113,8 +95,8 @@ def _hashed(task: Task) -> Mapping[str, Extent]:
     extent = noised(hashed.weights_of(task), PERSON_UNITS).up_to(PERSON_UNITS * rows)
     if task.number:
         return {"gradient": extent}
-    counts = {name: one.up_to(rows) for name, one in _counts(task).items()}
-    return {**counts, "reach": extent.of_share(_OF_REACH)}
+    counted = {name: one.up_to(rows) for name, one in counts(task).items()}
+    return {**counted, "reach": extent.of_share(_OF_REACH)}
 
 
 def _check_hashed(task: Task) -> None:
@@ -149,26 +131,20 @@ def _check_linear(task: Task) -> None:
         raise ValueError(f"by moments a model has at most {MAX_MOMENTS} weights, found {task.width}; take descent")
 
 
-def _stated(low: str, high: str) -> Option:
-    """Return an option that is a number, or left out: then it follows from what is public of the run."""
-    number = number_option("", low, high)
-    return Option("", lambda text: number.check(text) if text else None)
-
-
 def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _descent) -> NoisedShape:
     exact = SHAPES[family]
     options = {name: option for name, option in exact.options.items() if name in _COMMON}
     parts = {name: part for name, part in exact.parts.items() if name in _PARTS}
     options |= {
-        "rate": _stated("0.000001", "1000000"),
-        "decay": _stated("0", "1"),
-        "momentum": _stated("0", "0.99"),
+        "rate": stated("0.000001", "1000000"),
+        "decay": stated("0", "1"),
+        "momentum": stated("0", "0.99"),
         "clip": number_option("1", "0.000001", "100000"),
     }
     check = _check_rounds
     if extents is _linear:
         options["method"], check = choice_option(DESCENT, DESCENT, MOMENTS), _check_linear
-    blocks = _lengths(extents)
+    blocks = lengths(extents)
     return NoisedShape(Shape(blocks, exact.labels, options, parts, check=check, predicts=exact.predicts), extents)
 
 
@@ -177,21 +153,17 @@ def _hashed_shape() -> NoisedShape:
         "bits": whole_option(hashed.OPTIONS["bits"].default, hashed.LEAST_BITS, hashed.MOST_BITS - 1),
         "clip": number_option("1", "0.000001", "100000"),
         "keep": Option("", _refuse_few_bits),
-        "momentum": _stated("0", "0.99"),
-        "rate": _stated("0.000001", "1000000"),
+        "momentum": stated("0", "0.99"),
+        "rate": stated("0.000001", "1000000"),
         "rows_up_to": whole_option(str(ROWS_UP_TO), 1, 2**40),
         "value_bits": Option("", _refuse_few_bits),
     }
     exact = hashed.SHAPE
     shape = Shape(
-        _lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
+        lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
         predicts=exact.predicts, most_weights=exact.most_weights, held=exact.held,
     )  # fmt: skip
     return NoisedShape(shape, _hashed)
-
-
-def _lengths(extents: Callable[[Task], Mapping[str, Extent]]) -> Callable[[Task], Mapping[str, int]]:
-    return lambda task: {name: extent.length for name, extent in extents(task).items()}
 
 
 NOISED: Mapping[str, NoisedShape] = MappingProxyType(
@@ -201,6 +173,7 @@ NOISED: Mapping[str, NoisedShape] = MappingProxyType(
         "linear-regression": _shape("linear-regression", _linear),
         "poisson-regression": _shape("poisson-regression"),
         "hashed-logistic": _hashed_shape(),
+        **NOISED_NETWORKS,
     }
 )
 NOISED_SHAPES: Mapping[str, Shape] = MappingProxyType({name: one.shape for name, one in NOISED.items()})

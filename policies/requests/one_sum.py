@@ -24,6 +24,10 @@ class OneSum:
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
 
     @property
+    def has_own_noise(self) -> bool:
+        return False
+
+    @property
     def alone(self) -> tuple[Self, ...]:
         return (self,)
 

@@ -246,6 +246,10 @@ class Plan(Message):
         return tuple(dict.fromkeys((*own, *(() if self.inner is None else self.inner.functions))))
 
     @property
+    def has_own_noise(self) -> bool:
+        return False
+
+    @property
     def is_about_persons(self) -> bool:
         """Whether it counts persons, or makes figures of a row of each."""
         return self.inner is not None or any(one.function == "persons" for one in self.aggregates)

@@ -135,6 +135,10 @@ class Statements(Message):
         return _united(plan.paired for plan in self.plans)
 
     @property
+    def has_own_noise(self) -> bool:
+        return False
+
+    @property
     def is_about_persons(self) -> bool:
         return any(plan.is_about_persons for plan in self.plans)
 

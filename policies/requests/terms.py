@@ -28,4 +28,5 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
         key_id=key_id(request.backend, request.round_key) if request.round_key else b"",
         limit=limit_of(request.table, request.plan, request.micro_rho, request.backend, len(request.silos)),
         blocks=blocks,
+        own_noise=request.plan.has_own_noise,
     )

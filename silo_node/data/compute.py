@@ -24,9 +24,6 @@ from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.network_steps import network_of
 from policies.requests.request import Request, resolved
 from policies.requests.split import WORD_BITS, WORDS
-from silo_node.apart.computing import computed
-from silo_node.apart.process import Apart
-from silo_node.apart.work import Done, Work
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
@@ -42,6 +39,9 @@ from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
+from silo_node.training.confined.apart import Apart
+from silo_node.training.confined.computing import computed
+from silo_node.training.confined.work import Done, Work, packed_bytes
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
@@ -222,7 +222,7 @@ def is_slow(kind: str) -> bool:
 def load_kind(kind: str) -> None:
     """Import in this process what a kind of computation, or a network, needs; raises ImportError."""
     if kind == NETWORK:
-        from silo_node.training.networks import trying  # noqa: F401
+        from silo_node.training.confined import trying  # noqa: F401
     else:
         CONTRIBUTIONS[kind].load()
 
@@ -378,7 +378,8 @@ class Computer:
         behind = digest_of(examples) if keeps else None if kept is None else self.behind(kept, now)
         own = for_rows(kept, behind or b"")
         left_s = self._limit(request) - (time.monotonic() - began)
-        done = self._network(Work(request, examples, state, self._policy.silo.id, own, keeps), left_s)
+        work = Work(request, examples, state, self._policy.silo.id, own, keeps, packed_bytes(request))
+        done = self._network(work, left_s)
         return Computed(done.vectors, done.own, behind)
 
     def behind(self, kept: KeptOwn, now: int) -> bytes:

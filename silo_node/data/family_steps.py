@@ -113,10 +113,11 @@ def _first(
 ) -> tuple[Step, list[TableColumn]]:
     (label, parts), shape, features, width = columns, kind.shapes[family], list[str](), 1
     for key in sorted(opened, key=lambda key: len(opened[key].domain)):
-        fits = not shape.takes or kind_of(opened[key]) in shape.takes
-        more = max(1, len(opened[key].domain) - 1)
+        is_array = opened[key].type == "array"
+        more = 0 if is_array else max(1, len(opened[key].domain) - 1)
+        fits = shape.fits(kind_of(opened[key])) and not (is_array and any(opened[one].shape for one in features))
         is_free = key != label and key not in parts.values() and "feature" in source.columns[key].roles
-        if fits and is_free and kind_of(opened[key]) and width + more <= MAX_WEIGHTS and len(features) < MAX_FEATURES:
+        if fits and is_free and width + more <= MAX_WEIGHTS and len(features) < MAX_FEATURES:
             features.append(key)
             width += more
     chosen = features if shape.least_features else []

@@ -28,7 +28,6 @@ from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.request import Request, resolved
-from silo_node.apart.process import Apart, told
 from silo_node.data.compute import (
     Computer,
     has_private_training,
@@ -46,7 +45,10 @@ from silo_node.data.prepared.reader import prepared_reader
 from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
+from silo_node.graphs.kept import KeptNetworks
+from silo_node.graphs.resolving import with_kept
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import Apart, told
 from silo_node.training.keeping import packed, unpacked
 from silo_node.training.own import KeptOwn
 from silo_node.training.own import packed as packed_own
@@ -79,7 +81,7 @@ class Worker:
         self._policy, self._reader = policy, reader
         self._states: dict[bytes, RunState] = {}
         self._own: KeptOwn | None = None
-        self._domains = compiled(policy).domains
+        self._domains, self._graphs = compiled(policy).domains, KeptNetworks(home)
         self._apart = Apart(policy, setup["threads"]) if trains_networks(policy) else None
         self._is_confined = True  # where networks are computed
         self._loading = Loading(self._load)
@@ -100,6 +102,10 @@ class Worker:
             apart=self._apart,
             load_own=lambda request: self._own,
         )
+
+    def _resolved(self, body: bytes) -> Request:
+        """Return an encoded request with its domains, and with its packed network as that lies here now."""
+        return with_kept(self._graphs, resolved(Request.decode(body), self._domains))
 
     def _load(self, kind: str) -> None:
         if kind == NETWORK and self._apart is not None:
@@ -125,7 +131,7 @@ class Worker:
         now = int.from_bytes(payload[:8], "big")
         self._states, rest = read_states(payload[8:])
         self._own, body = read_own(rest)
-        request = resolved(Request.decode(body), self._domains)
+        request = self._resolved(body)
         words = [extent.word_bytes for extent in request.plan.statistics(request.table).values()]
         try:
             found = self._computer.computed(request, now)
@@ -165,7 +171,7 @@ class Worker:
         now = int.from_bytes(payload[:8], "big")
         with suppress(Exception):
             self._states, body = read_states(payload[8:])
-            self._computer.read_ahead(resolved(Request.decode(body), self._domains), now)
+            self._computer.read_ahead(self._resolved(body), now)
         return b""
 
     def prepare(self, payload: bytes) -> bytes:

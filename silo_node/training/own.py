@@ -53,11 +53,12 @@ class KeptOwn:
 
 
 def digest_of(examples: Examples) -> bytes:
-    """Return a digest of rows: of every cell, of which person each row is, and of which cells are missing."""
+    """Return a digest of rows: of every cell and array, of which person each row is, and of which cells are missing."""
     found = sha256(_CONTEXT)
     parts: dict[str, npt.NDArray[Any]] = {"person": examples.person}
-    for what, arrays in (("cells", examples.cells), ("missing", examples.missing), ("array", examples.arrays)):
-        parts |= {f"{what} {name}": array for name, array in arrays.items()}
+    parts |= {f"cells {name}": cells for name, cells in examples.cells.items()}
+    parts |= {f"missing {name}": is_missing for name, is_missing in examples.missing.items()}
+    parts |= {f"array {name}": array for name, array in examples.arrays.items()}
     for name, array in sorted(parts.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")

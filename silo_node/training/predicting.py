@@ -7,6 +7,7 @@ import numpy as np
 
 from policies.models.predicting import Predictions, predict, predict_by_form
 from policies.models.scores import RowCells, Vector
+from policies.networks.names import NETWORKS
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.metrics import prediction_of
@@ -31,9 +32,20 @@ def predictor_of(state: RunState) -> Predictor:
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")
     task = plan.task(record.table)
     columns = [task.table.column(name) for name in task.features]
-    filled = [one.name for one in columns if kind_of(one) != "text"] if task.options["missing"] != "drop" else []
+    filled = (
+        [one.name for one in columns if kind_of(one) in ("number", "bool")] if task.options["missing"] != "drop" else []
+    )
     classes = task.groups if prediction_of(task) == "classes" else ()
     return lambda path: predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
+
+
+def scorer_of(state: RunState) -> Callable[[RowCells], Vector] | None:
+    """Return the family's own way to score rows, where its form has another one: that of a network; else None."""
+    plan, record = None if state.record is None else state.record.plan, state.record
+    if record is None or not isinstance(plan, FamilyStep) or plan.family not in NETWORKS:
+        return None
+    task = plan.task(record.table)
+    return lambda rows: scored(state, task, rows)
 
 
 def scored(state: RunState, task: Task, rows: RowCells) -> Vector:
@@ -41,5 +53,5 @@ def scored(state: RunState, task: Task, rows: RowCells) -> Vector:
     judged = FAMILIES[task.family].judged
     if judged is None:
         raise SiloError(f"{task.family} predicts nothing", "take another model")
-    examples = Examples(np.arange(rows.rows), dict(rows.cells), dict(rows.missing))
+    examples = Examples(np.arange(rows.rows), dict(rows.cells), dict(rows.missing), arrays=dict(rows.arrays))
     return judged.scores(task, kept_state(state, task), examples)

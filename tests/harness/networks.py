@@ -88,9 +88,8 @@ def digits(seed: int, **options: str) -> tuple[Task, Examples, Examples, npt.NDA
     rows["digit"] = np.array([str(one) for one in _digits()[1]])
     features = [one.name for one in columns]
     rounds, run = int(options.pop("rounds", "30")), bytes([seed]) * 16
-    task = families.task(
-        "mlp", [*columns, families.text("digit", *CLASSES, "?")], "digit", features, rounds=rounds, **options
-    )
+    label = families.text("digit", *CLASSES, "?")
+    task = families.task("mlp", [*columns, label], "digit", features, None, rounds, **options)
     whole = families.examples(task, rows)
     order = np.random.default_rng(seed).permutation(whole.rows)
     learned, judged = families.part(whole, order[:1437]), families.part(whole, order[1437:])

@@ -17,6 +17,7 @@ from policies.networks.bounds import by_row, exceeded, forward, most_at_once, tr
 from policies.networks.graph import MAX_FLOPS, Graph
 from policies.networks.packed import MAGIC, MAX_BYTES, Numbers, Packed, decoded, encoded, packed
 from policies.networks.words import described
+from tests.cases import every
 from tests.networks.samples import graph, one, samples
 
 Fields = dict[str, Any]
@@ -73,7 +74,7 @@ def test_a_graph_says_what_it_is() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@every(
     ("broken", "message"),
     [
         (changed("calls", 1, call="eval"), "call bent: its call is not listed; expected one of add, amax, attention,"),
@@ -124,7 +125,7 @@ def written(call: str, shape: list[int], weights: Mapping[str, list[int]] | None
 CONV = {"weight": "w", "bias": None, "groups": 1, "stride": [1, 1], "dilation": [1, 1]}
 
 
-@pytest.mark.parametrize(
+@every(
     ("broken", "message"),
     [
         # Few weights, and 10^11 operations a row.
@@ -185,6 +186,12 @@ def test_fifty_cats_are_refused_at_the_one_that_is_too_much() -> None:
         found["calls"].append({"call": "cat", "name": f"y{at}", "of": before, "others": [before], "axis": 0})
     found["output"] = found["calls"][-1]["name"]
     assert "y30 (cat): a tensor of 8,589,934,592 elements a row" in refusal(found)
+
+
+def test_the_encoding_of_a_graph_stays_as_it_is() -> None:
+    """A network is named by its encoding: whatever changes one takes every approval and job of it away."""
+    found = sha256(b"\n".join(graph.encode() for _, graph in sorted(samples().items()))).hexdigest()
+    assert found == "c4da335396da3ec6eb08773caaff019f14b0840fddd928378baf5daeb7d6f629"
 
 
 def test_nothing_is_read_beyond_its_bounds() -> None:
@@ -249,7 +256,7 @@ def without(name: str) -> dict[str, Numbers]:
     return {key: value for key, value in numbers(two_layers()).items() if key != name}
 
 
-@pytest.mark.parametrize(
+@every(
     ("data", "message"),
     [
         (b"", "does not begin like one"),

@@ -14,7 +14,7 @@ from tests.harness.simulator import Simulation, simulate
 from tests.harness.states import states_of
 from tests.rounds.test_evaluation import by_name, judged
 from tests.rounds.test_hashed import SILOS, banks, vector
-from tests.rounds.test_networks import JOB, OPENED
+from tests.rounds.test_networks import JOB, OPENED, TRAINED
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ def decide(path: Path, *lines: str) -> None:
 
 def test_what_is_kept_is_of_the_last_round_and_in_no_state(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    with banks(path, job("ditto"), OPENED) as (simulation, file):
+    with banks(path, job("ditto"), OPENED, TRAINED) as (simulation, file):
         seen = []
         for done in rounds_of(simulation, file):
             seen.append(done.number)
@@ -75,7 +75,7 @@ def test_what_is_kept_is_of_the_last_round_and_in_no_state(tmp_path: Path) -> No
 
 def test_it_is_in_force_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    with banks(path, job("scaffold", 6), OPENED) as (simulation, file):
+    with banks(path, job("scaffold", 6), OPENED, TRAINED) as (simulation, file):
         for done in rounds_of(simulation, file):
             if done.number == 3:
                 break
@@ -93,7 +93,7 @@ def test_it_is_in_force_after_a_restart(tmp_path: Path) -> None:
 def test_it_is_dropped_when_a_consent_behind_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "f"
     decide(path)
-    with banks(path, job("scaffold", 5), OPENED, BY_CONSENT) as (simulation, file):
+    with banks(path, job("scaffold", 5), OPENED, TRAINED, BY_CONSENT) as (simulation, file):
         for done in rounds_of(simulation, file):
             if done.number == 3:
                 decide(path, f"{WITHDRAWN},lending,2020-01-01T00:00:00Z,2021-01-01T00:00:00Z")
@@ -106,7 +106,7 @@ def test_it_is_dropped_when_a_consent_behind_it_changes(tmp_path: Path) -> None:
 def test_an_evaluation_finds_that_a_consent_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "f"
     decide(path)
-    with banks(path, job("fedper", 4, 'personal = "layers.2"\n'), OPENED, BY_CONSENT) as (simulation, file):
+    with banks(path, job("fedper", 4, 'personal = "layers.1"\n'), OPENED, TRAINED, BY_CONSENT) as (simulation, file):
         assert len(list(rounds_of(simulation, file))) == 4
         assert own_files(path, "east")["3.own"] > 0
         judged(simulation)

@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from policies.array_steps import steps_in
 from policies.document.catalogue import defined
 from policies.document.policy import Policy
+from policies.document.stored_lists import lists_in
+from policies.errors import ModelError
+from policies.models.predicting import predict
+from policies.models.table_files import read_rows
 from policies.requests.tables import TableColumn
-from silo_node.data.arrays import Arrays, lists_in
+from silo_node.data.arrays import Arrays
 from silo_node.data.coded import Coding, coded
 from silo_node.data.locations import connect
 from silo_node.data.row_profile import profile
@@ -192,6 +196,66 @@ def test_rows_of_nobody_are_left_out_and_the_order_is_that_of_the_other_columns(
     kept = [row for row in range(5000) if row % 5]
     assert [persons[place].as_py() for place in rows.person.tolist()] == [f"p{row}" for row in kept]
     assert rows.arrays("x").steps.tolist() == [cells[row] for row in kept]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.sampled_from(["int8", "uint16", "int64", "float32", "float64"]), st.sampled_from(["1", "0.25"]))
+def test_a_file_that_a_model_scores_has_the_steps_that_a_silo_reads(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str, step: str
+) -> None:
+    """Two routes to one array: the engine's SQL at a silo, and Arrow for a file of new rows."""
+    home = tmp_path_factory.mktemp("arrays")
+    number = st.integers(0, 100) if kind[0] in "iu" or step == "1" else st.floats(-20, 20, width=32)
+    row = st.none() | st.lists(st.lists(number, min_size=3, max_size=3), min_size=2, max_size=2)
+    cells = data.draw(st.lists(row, min_size=1, max_size=9))
+    item = pa.type_for_alias(kind)
+    stored = data.draw(st.sampled_from([pa.list_(pa.list_(item, 3), 2), pa.large_list(pa.list_(item))]))
+    of = '"int"' if step == "1" else '"decimal"'
+    rules = written(home, cells, stored, IMAGE.replace('"int"', of) + f", step = {step}")
+    at_silo = read(home, rules)
+    column = defined("x", rules.sources["t"].columns["x"])
+    steps, is_there = read_rows(home / "t.parquet", ["id"], [column]).arrays["x"]
+    assert steps.dtype == at_silo.steps.dtype
+    assert (steps.tolist(), is_there.tolist()) == (at_silo.steps.tolist(), at_silo.is_there.tolist())
+
+
+NESTED = pa.list_(pa.list_(pa.int8()))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "said"),
+    [
+        ([None, WHOLE, [[1, 2, 3]]], NESTED, "row 3, column 'x': found a list of 1, expected 2"),
+        ([WHOLE, [[1, 2, 3], [4, 5]]], NESTED, "row 2, column 'x': found a list of 2, expected 3"),
+        ([WHOLE, [[1, 2, 3], None]], NESTED, "row 2, column 'x': found no list, expected 3"),
+        ([WHOLE, [[1, 2, 3], [4, None, 6]]], NESTED, "row 2, column 'x': a number is missing"),
+        ([[[1, 2, 3], [4, math.nan, 6]]], pa.list_(pa.list_(pa.float32())), "row 1, column 'x': found nan in it"),
+        ([[[1, 2, 3], [4, 5, 5.5]]], pa.list_(pa.list_(pa.float32())), "found 5.5 in it, expected a whole number"),
+        ([[1, 2]], pa.list_(pa.int8()), "row 1, column 'x': found a list of 2, expected 6"),
+        ([["a"]], pa.list_(pa.string()), "found lists of string, expected lists of numbers"),
+        ([3], pa.int8(), "found int8, expected lists of numbers"),
+    ],
+)
+def test_a_cell_of_a_file_that_is_no_array_is_named_by_its_row(
+    tmp_path: Path, cells: list[Any], kind: pa.DataType, said: str
+) -> None:
+    written(tmp_path, cells, kind)
+    with pytest.raises(ModelError) as refused:
+        read_rows(tmp_path / "t.parquet", ["id"], [image()])
+    assert said in str(refused.value)
+    assert refused.value.hint
+
+
+def test_rows_without_an_array_have_no_score_and_a_csv_file_has_no_arrays(tmp_path: Path) -> None:
+    written(tmp_path, [WHOLE, None, WHOLE], NESTED)
+    found = predict(tmp_path / "t.parquet", [image()], [], (), lambda rows: rows.arrays["x"].sum((1, 2)).astype(float))
+    assert found.text.splitlines() == ["row,score", "1,21.0", "2,", "3,21.0"]
+    assert (found.rows, found.left_out) == (3, 1)
+    (tmp_path / "t.csv").write_text("id,x\np0,[]\n")
+    with pytest.raises(ModelError, match="is CSV, which has no arrays such as 'x'"):
+        read_rows(tmp_path / "t.csv", ["id"], [image()])
+    written(tmp_path, [], NESTED)
+    assert read_rows(tmp_path / "t.parquet", [], [image()]).arrays["x"][0].shape == (0, 2, 3)
 
 
 def test_types_of_lists_are_taken_apart() -> None:

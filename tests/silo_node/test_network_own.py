@@ -72,14 +72,14 @@ def test_the_control_of_a_run_that_goes_on_with_fewer_silos_begins_anew() -> Non
 
 
 def test_layers_that_stay_are_in_no_sum_and_differ_at_silos() -> None:
-    run = unlike("fedper", personal="layers.2")
+    run = unlike("fedper", personal="layers.1")
     run.to_end()
     staying = 16 * 10 + 10
     assert len(run.state["weights"]) == 61 * 16 + 16
     assert parts.count(shared_of(run.task)) == len(run.state["weights"])
     assert {len(own.vectors["layers"]) for own in run.owns} == {staying}
     assert not np.array_equal(run.owns[0].vectors["layers"], run.owns[1].vectors["layers"])
-    assert min(run.accuracy(rows, place) for place, rows in enumerate(run.silos)) > 0.85
+    assert min(run.accuracy(rows, place) for place, rows in enumerate(run.silos)) > 0.7
 
 
 def test_a_model_of_its_own_fits_its_silo_better_than_the_shared_one() -> None:
@@ -100,7 +100,7 @@ def test_the_last_round_of_fine_tuning_moves_no_shared_weight() -> None:
 
 
 def test_a_silo_without_rows_keeps_what_its_algorithm_begins_with() -> None:
-    for algorithm, more in (("scaffold", {}), ("ditto", {}), ("fedper", {"personal": "layers.2"})):
+    for algorithm, more in (("scaffold", {}), ("ditto", {}), ("fedper", {"personal": "layers.1"})):
         run = unlike(algorithm, **more)
         run.silos = [*run.silos, families.part(run.silos[0], np.zeros(0, np.int64))]
         run.owns.append(type(run.owns[0])())
@@ -117,7 +117,7 @@ def test_steps_with_a_pull_go_less_far() -> None:
 
 
 def test_without_unlike_silos_every_algorithm_learns() -> None:
-    more = {"fedper": {"personal": "layers.2"}, "fedadam": {"server_rate": "0.03"}, "fedyogi": {"server_rate": "0.03"}}
+    more = {"fedper": {"personal": "layers.1"}, "fedadam": {"server_rate": "0.03"}, "fedyogi": {"server_rate": "0.03"}}
     for algorithm in sorted(ALGORITHMS.keys() - {"fedbn"}):
         task, rows, judged, _ = digits(2, algorithm=algorithm, **(SMALL | {"rounds": "12"} | more.get(algorithm, {})))
         run = Run(task, alike(rows)).to_end()

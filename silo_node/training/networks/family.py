@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from policies.networks import initial
 from policies.networks.algorithms.algorithm import Held, Sums
 from policies.requests.families import Task
 from policies.requests.networks import (
@@ -20,7 +19,6 @@ from policies.requests.networks import (
     algorithm_of,
     algorithm_options,
     blocks,
-    graph_of,
     guess_of,
     is_for_own,
     shared_of,
@@ -41,6 +39,7 @@ from silo_node.training.family import (
 )
 from silo_node.training.grid import Integers, Vector, reals
 from silo_node.training.networks import owning
+from silo_node.training.networks.first import first_weights
 from silo_node.training.networks.inputs import outcomes_of
 
 _SERVER = "server_"  # before the names of an algorithm's own vectors in a state
@@ -95,7 +94,7 @@ def _begun(task: Task, sums: Mapping[str, Integers]) -> State:
     state = State().with_(rows=sums["rows"], left_out=sums["left-out"])
     if state.one("rows") < 2:
         return state.at_end("too-few-rows")
-    weights = initial.initial(task.run, shared_of(task))
+    weights = first_weights(task, shared_of(task))
     held = algorithm_of(task).init(algorithm_options(task), weights)
     return _holding(state.with_(good=held.weights, losses=np.zeros(0)), held)
 
@@ -150,7 +149,8 @@ def _listings(state: State) -> Iterator[Listing]:
 def _figures(task: Task, state: State) -> Iterator[Line]:
     names = {"rows": "rows", "left_out": "rows left out", "outside": "silos that refused their part of a round"}
     yield from (figure(shown, state.one(name)) for name, shown in names.items() if name in state.numbers)
-    yield figure("weights", float(graph_of(task).count))
+    if "weights" in state.numbers:
+        yield figure("weights", float(len(state["weights"])))
     if len(state.numbers.get("losses", ())):
         yield figure("loss of a row before the last round", float(state["losses"][-1]))
         yield figure("loss of a guess", guess_of(task))
@@ -175,7 +175,7 @@ def _scores(task: Task, state: State, examples: Examples) -> Vector:
 def _own_scores(task: Task, state: State, examples: Examples, own: Own) -> Vector:
     from silo_node.training.networks.round import scores_of
 
-    return scores_of(task, state["weights"], examples, own.vectors)
+    return scores_of(task, state["weights"], state["losses"], examples, own.vectors)
 
 
 NETWORK = Family(

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
-from policies.networks import initial
 from policies.networks.algorithms.algorithm import CONTROL, OWN_CONTROL, OWN_LAYERS, OWN_MODEL
 from policies.requests.families import Task
 from policies.requests.networks import local_of, owns, shared_of, staying_of
 from silo_node.training.family import Own, State
 from silo_node.training.grid import Vector
+from silo_node.training.networks.first import first_weights
 
 RESTARTED = "restarted"  # the round whose sum said that a control was lost: those of rounds up to it count no more
 SERVER_CONTROL = f"server_{CONTROL}"
@@ -100,8 +100,8 @@ def unmoved(task: Task, state: State, own: Own) -> dict[str, Vector]:
 
 def first(task: Task, state: State, name: str) -> Vector:
     """Return the layers, or the model, that a silo begins with: drawn from the run, and the weights of all."""
-    layers = initial.initial(task.run, staying_of(task))
+    layers = first_weights(task, staying_of(task))
     if name == OWN_LAYERS:
         return layers
-    weights = state.numbers.get("weights", initial.initial(task.run, shared_of(task)))
+    weights = state.numbers["weights"] if "weights" in state.numbers else first_weights(task, shared_of(task))
     return np.concatenate([weights, layers])

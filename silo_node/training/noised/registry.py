@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from silo_node.training.noised import hashed, linear
+from policies.requests.noised_networks import NOISED_NETWORKS
+from silo_node.training.noised import hashed, linear, networks
 from silo_node.training.noised.descent import family_of
 from silo_node.training.noised.family import NoisedFamily
 
@@ -14,5 +15,6 @@ NOISED_FAMILIES: Mapping[str, NoisedFamily] = MappingProxyType(
         "linear-regression": linear.family(),
         "poisson-regression": family_of("poisson-regression"),
         "hashed-logistic": hashed.FAMILY,
+        **dict.fromkeys(NOISED_NETWORKS, networks.FAMILY),
     }
 )

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from crypto.backends.sandbox import Parts
 from crypto.errors import ProtocolError
 from policies.domains import LongDomain, text_of, with_text
+from policies.networks.packed import decoded, encoded
+from policies.requests.network_steps import network_of, with_network
 from policies.requests.request import Request, resolved
 from silo_node.training.family import Examples, Own
 from silo_node.training.grid import Integers
@@ -48,6 +50,12 @@ class Done:
     own: Mapping[str, Vector] = field(default_factory=dict)
 
 
+def packed_bytes(request: Request) -> bytes:
+    """Return the file of the packed network of a request; nothing where it needs none."""
+    step = network_of(request)
+    return b"" if step is None or step.graph is None else encoded(step.graph)
+
+
 def written(work: Work) -> bytes:
     """Return the work as bytes, each part after its length."""
     domains = [one.domain for one in work.request.table.columns if isinstance(one.domain, LongDomain)]
@@ -75,14 +83,15 @@ def read(data: bytes) -> Work:
     found = {one.digest: with_text(one, bytes(text)) for one, text in zip(long, texts, strict=True)}
     start = 4 + len(texts)
     own = {name: np.frombuffer(part, np.float64) for name, part in zip(head["own"], parts[start:], strict=False)}
+    graph = bytes(parts[3])
     return Work(
-        request=resolved(request, found),
+        request=with_network(resolved(request, found), decoded(graph) if graph else None),
         examples=_examples(head["rows"], parts[start + len(own) :]),
         state=unpacked(bytes(parts[2])) if head["has_state"] else None,
         silo=head["silo"],
         own=Own(bytes.fromhex(head["own_run"]), head["own_step"], own),
         keeps=head["keeps"],
-        graph=bytes(parts[3]),
+        graph=graph,
     )
 
 
