@@ -29,13 +29,27 @@ from policies.networks.names import HASH_PATTERN, PACKED
 from policies.networks.shipped.registry import SHIPPED
 from policies.networks.shipped.shipped import FEATURES, LABELS
 from policies.requests import network_inputs as inputs
-from policies.requests.shapes import Kind, Option, Shape, Task, choice_option, kind_of, number_option, whole_option
+from policies.requests.hashed import VALUE_BITS, levels, limbs
+from policies.requests.shapes import (
+    Kind,
+    Option,
+    Shape,
+    Task,
+    choice_option,
+    kind_of,
+    number_option,
+    parsed_option,
+    whole_option,
+)
 
 UPDATE_BITS = 34  # fractional bits of a silo's weighted change of a weight
 LOSS_BITS = 20  # of a sum of losses
 MOST_CHANGE = 16_384  # L2, of a silo's change of the shared weights in a round: 2^48 units
 MOST_UNITS = 2**50  # of a number of one silo: 2^13 silos fit 64 bits
 EXPLODED = 10.0  # times the first loss, or that of a guess: what is above has diverged
+COUNTS = ("rows", "loss", "outside", "lost")  # of a round of training
+REACHES = 128  # steps of the range of a sum with few bits, each the root of 2 times the one before
+LEAST_REACH = -80  # of the first step, in halves of an exponent of 2
 RUN_ROUNDS = 30  # at most, where the job names no number
 RECONSTRUCTION = "reconstruction"  # the loss of a network that gives its own inputs again
 _TENTHS = (0.5, 0.75)  # the shares of a run after which the rate of the schedule "step" is a tenth of what it was
@@ -62,6 +76,7 @@ OPTIONS: Mapping[str, Option] = {
     "schedule": choice_option("constant", "constant", "cosine", "step"),
     "share": number_option("1", "0.01", "1"),
     "shared": Option("", lambda text: None),
+    "value_bits": parsed_option(choice_option("", *VALUE_BITS).check),
 }
 _LOSSES: Mapping[str | None, tuple[str, ...]] = {  # by the kind of the label, the default first
     None: (RECONSTRUCTION,),
@@ -200,12 +215,28 @@ def blocks(task: Task) -> Mapping[str, int]:
     """Return the blocks of a round; of a packed network by the `count` that the request states."""
     if task.number == 0:
         return {"rows": 1, "left-out": 1}
-    counts = {"rows": 1, "loss": 1, "outside": 1}
-    if is_for_own(task):
-        return counts
+    sums = () if is_for_own(task) else algorithm_of(task).sums
     length = shared_count(task) if task.family in SHIPPED else int(task.options["count"])
-    sums = dict.fromkeys(algorithm_of(task).sums, length)
-    return {**counts, **({"lost": 1} if CONTROL in sums else {}), **sums}
+    counts = (name for name in COUNTS if name != "lost" or CONTROL in sums)
+    reaches = () if value_bits(task) is None else (reach_name(name) for name in sums)
+    found = dict.fromkeys(counts, limbs(most(task)))
+    return {**found, **dict.fromkeys(reaches, REACHES), **dict.fromkeys(sums, length)}
+
+
+def value_bits(task: Task) -> int | None:
+    """Return of how many bits the numbers of a silo's changes are; None where they are in whole units."""
+    return int(named) if (named := task.options.get("value_bits", "")) else None
+
+
+def most(task: Task) -> int | None:
+    """Return the greatest magnitude of a silo's numbers in a round; None where the request does not bound it."""
+    bits = value_bits(task)
+    return None if bits is None or task.number == 0 else levels(bits)
+
+
+def reach_name(name: str) -> str:
+    """Return the block that says in which range the parts of a sum lie."""
+    return f"{name}-reach"
 
 
 def shared_count(task: Task) -> int:
@@ -271,6 +302,7 @@ def _shape(name: str) -> Shape:
         predicts="label",
         most_weights=MAX_NUMBERS,
         owns=owns,
+        most=most,
         is_label_needed=shipped is not None and not shipped.has_reconstruction,
     )
 

@@ -14,8 +14,6 @@ from policies.requests.families import Task
 from policies.requests.networks import (
     EXPLODED,
     LOSS_BITS,
-    MOST_UNITS,
-    UPDATE_BITS,
     algorithm_of,
     algorithm_options,
     blocks,
@@ -37,8 +35,8 @@ from silo_node.training.family import (
     figure,
     line,
 )
-from silo_node.training.grid import Integers, Vector, reals
-from silo_node.training.networks import owning
+from silo_node.training.grid import Integers, Vector
+from silo_node.training.networks import owning, travelling
 from silo_node.training.networks.first import first_weights
 from silo_node.training.networks.inputs import outcomes_of
 
@@ -62,26 +60,16 @@ def _contribution(task: Task, state: State, examples: Examples, own: Own) -> Con
     share = examples.rows / state.one("rows")
     beside = owning.beside(task, state, own, share)
     found = change_of(task, state["weights"], examples, beside)
-    units = None if found is None else _in_units(owning.summed(task, found, beside), share)
+    parts = {} if found is None else {name: one * share for name, one in owning.summed(task, found, beside).items()}
+    units = None if found is None else travelling.sent(task, state, parts)
     if found is None or units is None:
-        blocks_ = list((nothing | {"outside": np.ones(1, np.int64)}).values())
-        return Contribution(blocks_, owning.unmoved(task, state, own))
-    counts = {"rows": examples.rows, "loss": round(math.ldexp(found.loss, LOSS_BITS)), "outside": 0}
-    counts |= {"lost": int(beside.is_lost)}
-    made = {name: np.array([count], np.int64) for name, count in counts.items()} | units
-    moved = {name: reals(one, UPDATE_BITS) for name, one in units.items()}
+        refused = nothing | travelling.counted(task, {"outside": 1})
+        return Contribution(list(refused.values()), owning.unmoved(task, state, own))
+    loss = round(math.ldexp(found.loss, LOSS_BITS))
+    counts = {"rows": examples.rows, "loss": loss, "outside": 0, "lost": int(beside.is_lost)}
+    made = travelling.counted(task, counts) | units
+    moved = {name: travelling.real(task, state, name, units[name]) for name in parts}
     return Contribution([made[name] for name in lengths], owning.kept(found, beside, moved))
-
-
-def _in_units(vectors: Mapping[str, Vector], share: float) -> dict[str, Integers] | None:
-    """Return vectors times a share in whole units; None where a number is not finite, or beyond what travels."""
-    found = {}
-    for name, vector in vectors.items():
-        units = np.rint(np.ldexp(vector * share, UPDATE_BITS))
-        if not np.abs(units).max(initial=0.0) <= MOST_UNITS:
-            return None
-        found[name] = units.astype(np.int64)
-    return found
 
 
 def _update(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
@@ -105,12 +93,13 @@ def _holding(state: State, held: Held) -> State:
 
 def _moved(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
     """Return the state after the changes of a round; where training diverged the last good weights stand."""
-    rows, of_run = float(sums["rows"][0]), state.one("rows")
-    if refused := int(sums["outside"][0]):
+    counts, of_run = travelling.opened_counts(task, sums), state.one("rows")
+    rows = float(counts["rows"])
+    if refused := counts["outside"]:
         return state.with_(weights=state["good"], outside=float(refused)).at_end("diverged")
     if not rows:
         return state
-    loss = math.ldexp(int(sums["loss"][0]), -LOSS_BITS) / rows
+    loss = math.ldexp(counts["loss"], -LOSS_BITS) / rows
     losses = np.append(state["losses"], loss)
     state = state.with_(losses=losses)
     if loss > EXPLODED * max(float(losses[0]), guess_of(task)):
@@ -119,16 +108,17 @@ def _moved(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
     if is_for_own(task):
         return state.with_(good=state["weights"])
     algorithm = algorithm_of(task)
-    means = {name: reals(sums[name], UPDATE_BITS) * (of_run / rows) for name in algorithm.sums}
+    means = {name: travelling.real(task, state, name, sums[name]) * (of_run / rows) for name in algorithm.sums}
     held = Held(state["weights"], more)
     with np.errstate(all="ignore"):
-        lost = int(sums["lost"][0]) if "lost" in sums else 0
+        lost = counts.get("lost", 0)
         opened = Sums(means, rows, rows / of_run, task.number - 1, lost)
         after = algorithm.apply(algorithm_options(task), held, opened)
     if not all(np.isfinite(one).all() for one in (after.weights, *after.more.values())):
         return state.at_end("diverged")
     if lost:
         state = state.with_(**{owning.RESTARTED: task.number})
+    state = travelling.with_reaches(task, state, sums)
     return _holding(state.with_(good=state["weights"]), after)
 
 
