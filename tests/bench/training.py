@@ -17,6 +17,7 @@ import torch
 
 from policies.requests.families import Task
 from silo_node.training.family import Examples, State
+from silo_node.training.networks.owning import Beside
 from silo_node.training.networks.round import change_of
 from silo_node.training.registry import FAMILIES
 from tests.bench.figures import publish
@@ -122,7 +123,7 @@ def round_seconds() -> tuple[list[float], list[float]]:
     alone = list[float]()
     for _ in took:
         began = time.perf_counter()
-        found = [change_of(of, state["weights"], rows(of, own)) for own in division]
+        found = [change_of(of, state["weights"], rows(of, own), Beside()) for own in division]
         np.sum([one.vectors["update"] for one in found if one is not None], 0)
         alone.append(time.perf_counter() - began)
     return took, alone
