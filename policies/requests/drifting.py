@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +77,8 @@ def _between(edges: tuple[float, ...]) -> ScoreBins:
 def feature_bins(column: TableColumn) -> tuple[str, ...]:
     """Return the bins of a feature: its values, or tenths of its bounds, then the missing.
 
-    A domain has its own value for a missing cell. The values of a long one are counted in a hundred parts, in order.
+    Of an array the mean of its numbers is counted, in tenths of its bounds. A domain has its own value for a missing
+    cell. The values of a long one are counted in a hundred parts, in order.
     """
     if isinstance(column.domain, LongDomain):
         return tuple(f"from value {place * len(column.domain) // _PARTS + 1}" for place in range(_PARTS))
@@ -83,6 +86,8 @@ def feature_bins(column: TableColumn) -> tuple[str, ...]:
         return tuple(column.domain)
     if column.type == "bool":
         return ("false", "true", "missing")
+    if column.type == "array":
+        return tuple(f"mean from {place / _TENTHS:g} of its bounds" for place in range(_TENTHS))
     grain, low, steps = Decimal(column.step or 1), column.low or 0, column.range_steps + 1
     count = min(_TENTHS, steps)
     edges = [(low - -steps * place // count) * grain for place in range(count)]
@@ -103,3 +108,11 @@ def feature_places(column: TableColumn, cells: Integers, missing: npt.NDArray[np
         steps = (cells + column.range_steps) // 2
         places = steps * (count - 1) // (column.range_steps + 1)
     return np.asarray(places if missing is None else np.where(missing, count - 1, places), np.int64)
+
+
+def array_places(column: TableColumn, steps: npt.NDArray[np.unsignedinteger[Any]]) -> Integers:
+    """Return the bin of each row's array, of shape (rows, *column.shape), in steps above its lower bound."""
+    flat = steps.reshape(len(steps), -1)
+    total = flat.sum(1, dtype=np.int64) if len(flat) else np.zeros(0, np.int64)
+    most = column.range_steps * prod(column.shape)
+    return np.asarray(np.minimum(total * _TENTHS // most, _TENTHS - 1), np.int64)

@@ -51,7 +51,7 @@ def one_thread() -> None:
 
 def trained(label: str, **options: Any) -> tuple[Task, State, Examples]:
     """Return a perceptron with some weights, and rows of which some lack cells where they may."""
-    task = families.task("mlp", COLUMNS, label, FEATURES, hidden="8,5", **options)
+    task = families.task("mlp", COLUMNS, label, FEATURES, None, 30, hidden="8,5", **options)
     weights = 2.5 * initial.initial(b"another run 1234", graph_of(task).weights)
     numbers = np.random.default_rng(3)
     rows = {
