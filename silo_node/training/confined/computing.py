@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from crypto.errors import ProtocolError
-from silo_node.training import auditing, exact
+from silo_node.training import exact
 from silo_node.training.confined.work import Done, Vectors, Work
-from silo_node.training.evaluation.contributed import contributed
+from silo_node.training.judging import audited, judged
 from silo_node.training.noised import step as noised
-from silo_node.training.scoring import scored
 
 
 def _stepped(work: Work) -> Vectors:
@@ -23,15 +22,11 @@ def _noised(work: Work) -> Vectors:
 
 
 def _judged(work: Work) -> Vectors:
-    if work.state is None:
-        raise ProtocolError("the model that is judged is not known here")
-    return contributed(work.request, work.examples, *scored(work.request, work.state, work.examples), work.silo)
+    return judged(work.request, work.examples, work.state, work.silo)
 
 
 def _audited(work: Work) -> Vectors:
-    if work.state is None:
-        raise ProtocolError("the model that is audited is not known here")
-    return auditing.contribution(work.request, work.examples, *scored(work.request, work.state, work.examples))
+    return audited(work.request, work.examples, work.state)
 
 
 _BY_KIND: Mapping[str, Callable[[Work], Vectors]] = MappingProxyType(
