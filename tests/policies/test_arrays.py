@@ -170,7 +170,7 @@ def test_people_are_shown_the_shape() -> None:
 
 def test_a_family_that_takes_no_arrays_says_which_do() -> None:
     assert kind_of(SCAN) == "array"
-    task = of_scan().plan.task(table(columns=(SCAN, SMOKER)))  # type: ignore[attr-defined]
+    task = of_scan().plan.task(table(columns=(SCAN, SMOKER)))  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="feature 'scan' is an array, which linear-regression does not take"):
         check_task(task)
     kinds: list[Kind | None] = ["array", "number", None]
