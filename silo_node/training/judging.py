@@ -1,6 +1,6 @@
 """What rows add to the metrics of a model, and to an audit of it: scored in blocks, so that memory is bounded.
 
-A model of many classes has a score for each of them; no more of these exist at once than `_MOST_SCORES`.
+A model of many classes has a score for each of them; no more of these exist at once than `MOST_SCORES`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from silo_node.training.grid import Integers
 from silo_node.training.run import RunState
 from silo_node.training.scoring import model_of, predicted, scored
 
-_MOST_SCORES = 2**22  # 32 MiB
+MOST_SCORES = 2**22  # 32 MiB
 
 
 def judged(
@@ -62,7 +62,7 @@ def _known(state: RunState | None) -> RunState:
 def _blocks(task: Task, examples: Examples) -> Iterator[Examples]:
     """Yield the rows in blocks, at least one; views, not copies."""
     classes = len(task.groups) if prediction_of(task) == "classes" else 1
-    size = max(1, _MOST_SCORES // max(1, classes))
+    size = max(1, MOST_SCORES // max(1, classes))
     if examples.rows <= size:
         yield examples
         return
