@@ -17,7 +17,7 @@ from policies.requests.metrics import prediction_of
 from policies.requests.request import Request
 from silo_node.training import auditing
 from silo_node.training.evaluation.contributed import contributed
-from silo_node.training.family import Examples
+from silo_node.training.family import Examples, Own
 from silo_node.training.grid import Integers
 from silo_node.training.run import RunState
 from silo_node.training.scoring import model_of, predicted, scored
@@ -25,26 +25,31 @@ from silo_node.training.scoring import model_of, predicted, scored
 MOST_SCORES = 2**22  # 32 MiB
 
 
-def judged(request: Request, examples: Examples, state: RunState | None, silo: str) -> list[Integers]:
-    """Return the sums of the metrics of a model, by these rows; raises ProtocolError without the model."""
+def judged(
+    request: Request, examples: Examples, state: RunState | None, silo: str, own: Own | None = None
+) -> list[Integers]:
+    """Return the sums of the metrics of a model, by these rows and what the silo keeps of it.
+
+    Raises ProtocolError without the model.
+    """
     known, task = _known(state), model_of(request).task(request.table)
     if prediction_of(task) == "order":  # which compares rows with each other
-        return contributed(request, examples, *scored(request, known, examples), silo)
+        return contributed(request, examples, *scored(request, known, examples, own), silo)
     found = list[Integers]()
     for block in _blocks(task, examples):
-        own = contributed(request, block, *scored(request, known, block), silo)
-        found = [one + other for one, other in zip(found, own, strict=True)] if found else own
+        part = contributed(request, block, *scored(request, known, block, own), silo)
+        found = [one + other for one, other in zip(found, part, strict=True)] if found else part
     return found
 
 
-def audited(request: Request, examples: Examples, state: RunState | None) -> list[Integers]:
+def audited(request: Request, examples: Examples, state: RunState | None, own: Own | None = None) -> list[Integers]:
     """Return the counts of an audit, by these rows and the model that it is of; raises ProtocolError without it."""
     known = _known(state)
     if auditing.step_of(request).groups:
-        return auditing.contribution(request, examples, *scored(request, known, examples))
+        return auditing.contribution(request, examples, *scored(request, known, examples, own))
     task = model_of(request).task(request.table)
     bins = score_bins(task)
-    places = [bins.places(predicted(request, known, block)) for block in _blocks(task, examples)]
+    places = [bins.places(predicted(request, known, block, own)) for block in _blocks(task, examples)]
     return auditing.drift_contribution(request, examples, np.concatenate(places))
 
 
