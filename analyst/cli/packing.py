@@ -43,4 +43,5 @@ def _pack(options: argparse.Namespace, notes: Console) -> int:
     print("in a job:")
     print("  [model]")
     print(f'  graph = "{network.name}"')
+    print(f'  file = "{plain(str(options.out))}"')
     return 0

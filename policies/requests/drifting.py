@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.domains import LongDomain
+from policies.requests.families import SHAPES
 from policies.requests.metrics import prediction_of
 from policies.requests.scores import COARSE
 from policies.requests.shapes import Task
@@ -53,6 +54,10 @@ def score_bins(task: Task) -> ScoreBins:
             return _between(tuple(map(float, edges)))
         case "order":
             return _between(tuple(np.linspace(-_MOST_HAZARD, _MOST_HAZARD, _HAZARDS + 1).tolist()))
+        case None if (
+            SHAPES[task.family].predicts == "label"
+        ):  # inputs again: how far they are from usual, within 0 and 1
+            return ScoreBins(tuple(f"from {edge:.4g}" for edge in COARSE.edges[:-1]), COARSE.places)
         case None:
             raise ValueError(f"{task.family} predicts nothing of a row, so no scores can move")
 
@@ -112,7 +117,6 @@ def feature_places(column: TableColumn, cells: Integers, missing: npt.NDArray[np
 
 def array_places(column: TableColumn, steps: npt.NDArray[np.unsignedinteger[Any]]) -> Integers:
     """Return the bin of each row's array, of shape (rows, *column.shape), in steps above its lower bound."""
-    flat = steps.reshape(len(steps), -1)
-    total = flat.sum(1, dtype=np.int64) if len(flat) else np.zeros(0, np.int64)
+    total = steps.reshape(len(steps), prod(column.shape)).sum(1, dtype=np.int64)
     most = column.range_steps * prod(column.shape)
     return np.asarray(np.minimum(total * _TENTHS // most, _TENTHS - 1), np.int64)

@@ -289,6 +289,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         audit(CLASSES, has_drift=True),
         audit(exact("cox", None, "ward", time="age", event="smoker"), has_drift=True),
         audit(noised("linear-regression", "age", "ward", "smoker"), release="private", has_drift=True),
+        audit(exact("mlp", "age", "ward", "smoker"), release="private", has_drift=True),
+        audit(exact("language-model", "ward", "words", of=ARRAYS), release="private", has_drift=True),
+        audit(exact("autoencoder", None, "age", "scan", of=ARRAYS), release="private", has_drift=True),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
