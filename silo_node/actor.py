@@ -29,6 +29,7 @@ from silo_node.ledger.checkpoints import CheckpointKeeper, guards_of
 from silo_node.ledger.log import Signer
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
+from silo_node.offered import Offered
 from silo_node.profiles import chosen_after, rebase
 from silo_node.rounds import learning, stopping
 from silo_node.rounds import states as rounds_states
@@ -49,7 +50,7 @@ NOISE_S = 10.0  # for that, before a silo says that it is ready
 MAX_LOG_BYTES = 8 << 20
 
 
-class SiloActor(Handing, Stepping):
+class SiloActor(Handing, Offered, Stepping):
     """One silo. Every public method takes and returns bytes of the wire vocabulary."""
 
     IS_ONE_TRUST_DOMAIN = True  # with the other silos, as in simulate mode
@@ -122,6 +123,7 @@ class SiloActor(Handing, Stepping):
         self._judging = threading.Lock()  # for the last judgement of a request, and its reservation
         self._turn = threading.Lock()  # for a look at the rounds, or a change of them: nothing is computed under it
         self._learning, self._handing = threading.Lock(), threading.Lock()
+        self._arriving = threading.Lock()
         self._eraser = Alarm(self._erase)
         self._is_closed = False
         self._eraser.ring_in(stepping.LOOK_S)

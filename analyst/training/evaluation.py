@@ -8,6 +8,7 @@ until it is answered, so that nobody pays twice. docs/protocol.md section 11.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -286,6 +287,9 @@ def _notes(plan: Evaluation, opened: Opened) -> Iterator[str]:
             yield f"the loss of a row counts as at most {MOST_LOSS:g}"
         if "squared" in opened.values or "absolute" in opened.values:
             yield "a prediction beyond the label's bounds counts as their end"
+    if "loss" in opened.values and not opened.has_noise and opened.rows > 0 and len(opened.values["rows"]) > 2:
+        perplexity = math.exp(opened.one("loss") / opened.rows)
+        yield f"perplexity {perplexity:.4g}: the model is as unsure as of so many classes alike"
     if "outside" in opened.values and (outside := opened.one("outside")):
         far = f"further off than {MOST_ERROR:g} half ranges of the label"
         yield f"of {counted(outside, 'row')} the prediction is {far}, and counts as that"

@@ -48,18 +48,19 @@ class Term:
 class Network(Message):
     """A network, to score rows with. `weights` are those of the graph, in its order, as little-endian 32-bit floats.
 
-    `link` says what its output means: a number as a share of half the label's bounds, log-odds, or scores of classes.
+    `link` says what its output means: a number as a share of half the label's bounds, log-odds, scores of classes, or
+    its own inputs again, whose mean squared error e gives the score e / (e + scale): a half is as usual.
     """
 
     MAX_BYTES: ClassVar[int] = 96 << 20
     MAX_COMMAS: ClassVar[int] = 2**18
     version: Literal["consilo-network/1"] = "consilo-network/1"
     model: Name
-    label: Name
+    label: Name | None
     classes: Annotated[tuple[Text, ...], Field(max_length=100_000)] = ()
     columns: Annotated[tuple[TableColumn, ...], Field(min_length=1, max_length=64)]
     missing: Literal["drop", "indicator"] = "drop"
-    link: Literal["identity", "logistic", "softmax"]
+    link: Literal["identity", "logistic", "softmax", "reconstruction"]
     scale: Finite = 1.0  # of an identity: the label is shift + scale * output
     shift: Finite = 0.0
     graph: Graph
@@ -73,8 +74,10 @@ class Network(Message):
             raise ValueError(f"{len(self.weights):,} bytes of weights, the graph has {self.graph.count:,} numbers")
         if (self.link == "softmax") != bool(self.classes):
             raise ValueError("a softmax has classes, and nothing else has")
-        if self.graph.result.elements != max(1, len(self.classes)):
-            raise ValueError(f"the graph gives {self.graph.result.elements:,} numbers, {len(self.classes)} classes")
+        inputs = sum(prod(one.shape) for one in self.graph.inputs)
+        expected = inputs if self.link == "reconstruction" else max(1, len(self.classes))
+        if self.graph.result.elements != expected or (self.link == "reconstruction" and len(self.graph.inputs) > 1):
+            raise ValueError(f"the graph gives {self.graph.result.elements:,} numbers, expected {expected:,}")
         if not self.is_dense and len(self.graph.inputs) != len(self.columns):
             raise ValueError(f"the graph has {len(self.graph.inputs)} inputs, for {len(self.columns)} columns")
         return self
@@ -119,12 +122,13 @@ def network_scores(model: Network, rows: RowCells) -> Vector:
     """Return what a network says of each row: a number, the share of true, or (rows, classes) shares."""
     weights, found = model.tensors(), [np.zeros((0, len(model.classes)) if model.classes else 0)]
     for first in range(0, rows.rows, SCORED_ROWS):
-        output = computed(model.graph, weights, inputs_of(model, rows, slice(first, first + SCORED_ROWS)))
-        found.append(linked(model, output.reshape(len(output), -1)))
+        inputs = inputs_of(model, rows, slice(first, first + SCORED_ROWS))
+        output = computed(model.graph, weights, inputs)
+        found.append(linked(model, output.reshape(len(output), model.graph.result.elements), inputs))
     return np.concatenate(found)
 
 
-def linked(model: Network, output: Array) -> Vector:
+def linked(model: Network, output: Array, inputs: Mapping[str, Array]) -> Vector:
     """Return the scores that an output of the shape (rows, numbers) stands for."""
     match model.link:
         case "softmax":
@@ -133,6 +137,10 @@ def linked(model: Network, output: Array) -> Vector:
             return sigmoid(output[:, 0])
         case "identity":
             return np.asarray(np.clip(output[:, 0], -1.0, 1.0) * model.scale + model.shift)
+        case "reconstruction":
+            (given,) = inputs.values()
+            error = np.square(output - given.reshape(output.shape)).mean(1)
+            return np.asarray(error / (error + model.scale))
 
 
 def inputs_of(model: Network, rows: RowCells, block: slice) -> dict[str, Array]:
@@ -154,7 +162,7 @@ def _numbers(term: Term, rows: RowCells, block: slice) -> npt.NDArray[np.float32
     column = term.column
     if column.type == "array":
         steps = rows.arrays[column.name][block].astype(np.float64)
-        return (2.0 * steps / column.range_steps - 1.0).reshape(len(steps), -1).astype(np.float32)
+        return (2.0 * steps / column.range_steps - 1.0).reshape(len(steps), term.width).astype(np.float32)
     cells, gap = rows.cells[column.name][block], rows.missing.get(column.name)
     if term.is_indicator:
         found = np.zeros(len(cells)) if gap is None else gap[block].astype(np.float64)
@@ -169,7 +177,7 @@ def _numbers(term: Term, rows: RowCells, block: slice) -> npt.NDArray[np.float32
 def _whole(column: TableColumn, rows: RowCells, block: slice) -> npt.NDArray[np.int64]:
     """Return a text's places in its domain, or the whole numbers of an array or a number, none below 0."""
     if column.type == "array":
-        found = rows.arrays[column.name][block].astype(np.int64) + (column.low or 0)
+        found = (rows.arrays[column.name][block].astype(np.int64) + (column.low or 0)) * int(column.step or "1")
     elif column.domain:
         return rows.cells[column.name][block]
     else:

@@ -3,6 +3,7 @@
 Cells are scaled in doubles, as of every other model, and the graph is computed in 32-bit floats.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from math import prod
 
@@ -26,7 +27,7 @@ def add_scaled_network(made: Graph, model: Network) -> None:
         inputs = {one.name: _own(made, one, column) for one, column in pairs}
     output = add_network(made, model.graph, model.tensors(), inputs)
     flat = made.node("Reshape", output, made.whole([-1, model.graph.result.elements]))
-    found = _linked(made, model, made.node("Cast", flat, to=made.onnx.TensorProto.DOUBLE))
+    found = _linked(made, model, _doubles(made, flat), inputs)
     needed = [column.name for column in model.columns if _may_lack(column) and column.name not in model.filled]
     if not needed:
         made.score("Identity", found)
@@ -111,8 +112,17 @@ def _scaled_array(made: Graph, column: TableColumn) -> str:
     return made.node("Sub", made.node("Mul", above, made.doubles(2 / width)), made.doubles(1))
 
 
-def _linked(made: Graph, model: Network, output: str) -> str:
+def _doubles(made: Graph, name: str) -> str:
+    return made.node("Cast", name, to=made.onnx.TensorProto.DOUBLE)
+
+
+def _linked(made: Graph, model: Network, output: str, inputs: Mapping[str, str]) -> str:
     """Return the scores that an output of the shape (rows, numbers) stands for."""
+    if model.link == "reconstruction":
+        given = made.node("Reshape", _doubles(made, *inputs.values()), made.whole([-1, model.graph.result.elements]))
+        apart = made.node("Sub", output, given)
+        error = made.node("ReduceMean", made.node("Mul", apart, apart), made.whole([1]), keepdims=0)
+        return made.node("Div", error, made.node("Add", error, made.doubles(model.scale)))
     if model.link == "softmax":
         return made.node("Softmax", output, axis=1)
     flat = made.node("Squeeze", output, made.whole([1]))

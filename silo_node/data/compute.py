@@ -14,7 +14,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from crypto.errors import ProtocolError
 from crypto.randomness import token
 from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
@@ -38,17 +37,17 @@ from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
-from silo_node.training import auditing, exact
+from silo_node.training import exact
 from silo_node.training.confined.apart import Apart
 from silo_node.training.confined.computing import computed
 from silo_node.training.confined.work import Done, Work, packed_bytes
-from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
+from silo_node.training.judging import audited, judged
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.own import KeptOwn, digest_of, for_rows
 from silo_node.training.run import RunState, check_position
-from silo_node.training.scoring import check_judged, predicted, scored
+from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
 
 
@@ -130,19 +129,12 @@ def _prepared_judged(reader: Reader, request: Request, now: int, limit_s: float,
 
 def _judged(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
     """Return the sums of the metrics of a model, by these rows."""
-    if state is None:
-        raise ProtocolError("the model that is judged is not known here")
-    scores, outcomes = scored(request, state, rows.examples)
-    return contributed(request, rows.examples, scores, outcomes, rows.silo)
+    return judged(request, rows.examples, state, rows.silo)
 
 
 def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
     """Return the counts of an audit, by these rows and the model that it is of."""
-    if state is None:
-        raise ProtocolError("the model that is audited is not known here")
-    if not auditing.step_of(request).groups:
-        return auditing.drift_contribution(request, rows.examples, predicted(request, state, rows.examples))
-    return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
+    return audited(request, rows.examples, state)
 
 
 def _load_torch() -> None:

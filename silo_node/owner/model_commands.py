@@ -120,6 +120,7 @@ def _show(options: argparse.Namespace) -> int:
         print(json.dumps(_fields(one), indent=2))
         return 0
     _print(one)
+    print("".join(f"  {plain(line)}\n" for line in one.layers), end="")
     print(f"  {_standing(one)}")
     for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
         print(f"  {silo}: in {counted(count, 'round')}")

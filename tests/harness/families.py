@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.arrays import Of
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES, Task, check_task
 from policies.requests.tables import Table, TableColumn
@@ -24,6 +25,11 @@ def number(name: str, low: int, high: int, step: str = "1") -> TableColumn:
 def text(name: str, *values: str) -> TableColumn:
     """Return a column of a domain whose last value is the unknown one."""
     return TableColumn(name=name, type="string", domain=values, unknown=values[-1])
+
+
+def array(name: str, of: Of, shape: tuple[int, ...], low: int, high: int, step: str = "1") -> TableColumn:
+    """Return a column of arrays; bounds are in steps."""
+    return TableColumn(name=name, type="array", of=of, shape=shape, low=low, high=high, step=step)
 
 
 def truth(name: str) -> TableColumn:

@@ -51,7 +51,7 @@ def one_thread() -> None:
 
 def trained(label: str, **options: Any) -> tuple[Task, State, Examples]:
     """Return a perceptron with some weights, and rows of which some lack cells where they may."""
-    task = families.task("mlp", COLUMNS, label, FEATURES, hidden="8,5", **options)
+    task = families.task("mlp", COLUMNS, label, FEATURES, None, 30, hidden="8,5", **options)
     weights = 2.5 * initial.initial(b"another run 1234", graph_of(task).weights)
     numbers = np.random.default_rng(3)
     rows = {
@@ -62,7 +62,7 @@ def trained(label: str, **options: Any) -> tuple[Task, State, Examples]:
     }  # fmt: skip
     gaps = {"debt": np.arange(COUNT) % 7 == 0, "owner": np.arange(COUNT) % 11 == 0}
     examples = families.examples(task, rows, gaps if options.get("missing") == "indicator" else {})
-    return task, State().with_(weights=weights), examples
+    return task, State().with_(weights=weights, losses=np.zeros(0)), examples
 
 
 @pytest.mark.parametrize("missing", ["drop", "indicator"])
@@ -178,7 +178,7 @@ def test_a_network_with_arrays_and_texts_as_inputs_of_their_own_goes_to_onnx() -
 def test_a_form_that_does_not_fit_its_graph_is_none() -> None:
     with pytest.raises(ValidationError, match="bytes of weights"):
         apart(weights=bytes(8))
-    with pytest.raises(ValidationError, match="the graph gives 3 numbers, 2 classes"):
+    with pytest.raises(ValidationError, match="the graph gives 3 numbers, expected 2"):
         apart(classes=("no", "yes"))
     with pytest.raises(ValidationError, match="3 inputs, for 1 columns"):
         apart(columns=apart().columns[:1])
@@ -188,3 +188,48 @@ def test_a_network_without_a_model_has_no_form() -> None:
     task, _, _ = trained("ok")
     with pytest.raises(SiloError, match="ended without a model"):
         network_form(task, replace(State(), ended="too-few-rows"))
+
+
+ARRAYS = (
+    TableColumn(name="picture", type="array", of="decimal", shape=(8, 8), low=0, high=64, step="0.25"),
+    TableColumn(name="words", type="array", of="int", shape=(5,), low=0, high=19, step="1"),
+    text("user", "u1", "u2", "u3", "?"),
+    text("item", "i1", "i2", "?"),
+    *COLUMNS,
+)
+SHIPPED: dict[str, tuple[str | None, tuple[str, ...], dict[str, str]]] = {
+    "cnn": ("grade", ("picture",), {}),
+    "recommender": ("ok", ("user", "item"), {}),
+    "language-model": ("grade", ("words",), {}),
+    "autoencoder": (None, ("debt", "age", "owner", "kind"), {}),
+    "mlp": ("paid", ("picture", "kind"), {"hidden": "6"}),
+}
+
+
+@pytest.mark.parametrize("family", sorted(SHIPPED))
+def test_every_shipped_network_scores_as_its_family_in_numpy_and_onnx(family: str) -> None:
+    label, features, options = SHIPPED[family]
+    task = families.task(family, ARRAYS, label, features, None, 30, **options)
+    numbers, known = np.random.default_rng(3), {one.name: one for one in ARRAYS}
+    arrays, cells = {}, {}
+    for name in features:
+        column = known[name]
+        if column.type == "array":
+            arrays[name] = numbers.integers(0, column.range_steps + 1, (40, *column.shape)).astype(np.uint8)
+        elif column.domain:
+            cells[name] = numbers.integers(0, len(column.domain), 40)
+        else:
+            width = 1 if column.type == "bool" else column.range_steps
+            cells[name] = 2 * numbers.integers(0, width + 1, 40) - width
+    examples = Examples(np.arange(40), cells, arrays=arrays)
+    weights = 2.0 * initial.initial(b"another run 1234", graph_of(task).weights)
+    state = State().with_(weights=weights, losses=np.array([0.5, 0.25]))
+    model, judged = network_form(task, state), FAMILIES[family].judged
+    assert judged is not None
+    expected = judged.scores(task, state, examples)
+    found = scores_of(model, RowCells(examples.cells, {}, examples.arrays))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-6 * max(1.0, np.abs(expected).max())
+    assert np.ptp(found[..., -1] if found.ndim > 1 else found) > 1e-4, "rows differ"
+    assert len(to_onnx(model)) > 1000
+    assert (model.link == "reconstruction") is (family == "autoencoder")

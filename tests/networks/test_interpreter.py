@@ -118,3 +118,18 @@ def test_dropout_drops_in_training_alone_and_by_its_generator() -> None:
     mapped = vmap(lambda x: computed(graph, {}, {"x": x}, is_training=True), randomness="different")
     found = mapped(rows["x"].unsqueeze(1)).squeeze(1)
     assert not torch.equal(found[0], found[1])
+
+
+@every("name", samples())
+def test_no_rows_and_doubles_are_computed_as_well(name: str) -> None:
+    graph = samples()[name]
+    weights, inputs = drawn(graph)
+    for kind in (torch.float32, torch.float64):
+        own = {key: value.to(kind).requires_grad_() for key, value in weights.items()}
+        for rows in (0, 1):
+            some = {key: (one.to(kind) if one.is_floating_point() else one)[:rows] for key, one in inputs.items()}
+            found = computed(graph, own, some, is_training=True)
+            assert found.shape == (rows, *graph.result.shape)
+            assert found.dtype == kind
+            if own:
+                torch.autograd.grad(found.sum(), list(own.values()), allow_unused=True)

@@ -117,7 +117,7 @@ def test_the_operations_of_a_round_are_computed_by_hand() -> None:
     judged = demand_of(made, Rounds(ROWS, are_rows_known=True, epochs=0, batch=16))
     assert judged.flops == ROWS * forward
     private = demand_of(made, Rounds(ROWS, are_rows_known=True, batch=16, is_private=True))
-    assert private.flops == ROWS * (3 * forward + 12 * weights)
+    assert private.flops == ROWS * (5 * forward + 12 * weights)
     assert found.memory_bytes > OWN_BYTES
     unknown = demand_of(made, Rounds(ROWS, are_rows_known=False, epochs=3, batch=16))
     assert unknown.memory_bytes < found.memory_bytes

@@ -20,11 +20,15 @@ from policies.errors import ModelError
 from policies.models.predicting import predict
 from policies.models.table_files import read_rows
 from policies.requests.tables import TableColumn
-from silo_node.data.arrays import Arrays
-from silo_node.data.coded import Coding, coded
+from silo_node.data.arrays import Arrays, joined
+from silo_node.data.coded import Coding, Rows, Run, coded
 from silo_node.data.locations import connect
+from silo_node.data.prepared import segment
 from silo_node.data.row_profile import profile
 from silo_node.errors import SourceError
+from silo_node.training.family import Examples
+from silo_node.training.noised.clipped import by_person
+from silo_node.training.own import digest_of
 from tests.harness.rows import load_sources, opened, policy
 
 IMAGE = 'type = "array", shape = [2, 3], of = "int", bounds = [0, 9], roles = ["feature"]'
@@ -256,6 +260,45 @@ def test_rows_without_an_array_have_no_score_and_a_csv_file_has_no_arrays(tmp_pa
         read_rows(tmp_path / "t.csv", ["id"], [image()])
     written(tmp_path, [], NESTED)
     assert read_rows(tmp_path / "t.parquet", [], [image()]).arrays["x"][0].shape == (0, 2, 3)
+
+
+def test_rows_are_kept_in_a_run_with_their_arrays_and_nothing_of_who_is_out_stays(tmp_path: Path) -> None:
+    found = read(tmp_path, written(tmp_path, [WHOLE, None, WHOLE], NESTED))
+    kept = found.without(np.array([True, False, False]))
+    assert kept.is_there.tolist() == [False, False, True]
+    assert kept.steps.tolist() == [[[0] * 3] * 2, [[0] * 3] * 2, WHOLE]
+    assert found.without(np.zeros(3, np.bool_)) is found
+    both = joined([found.at(slice(0, 1)), kept.at(np.array([2, 1]))])
+    assert both.steps.tolist() == [WHOLE, WHOLE, [[0] * 3] * 2]
+    assert both.is_there.tolist() == [True, True, False]
+
+
+def test_a_segment_on_disk_has_the_arrays_in_the_order_of_its_persons(tmp_path: Path) -> None:
+    arrays = Arrays(np.arange(12, dtype=np.uint16).reshape(6, 2), np.array([True] * 5 + [False]), -3, 700)
+    rows = Rows(np.array([2, 0, 1, 2, 0, 1]), 3, (Run(0, 0, 6),), {("array", "x"): arrays})
+    codes = np.array([[0, 5], [0, 9], [0, 1]], np.uint64)
+    segment.write(tmp_path / "s", rows, codes, codes, np.array([False, True, False]), ())
+    found = segment.read(tmp_path / "s", {})
+    cells = found.cells["array", "x"]
+    assert isinstance(cells, Arrays)
+    assert cells.steps.tolist() == [[0, 1], [6, 7], [2, 3], [8, 9]], "those of 2, then of 0; 1 is forgotten"
+    assert (cells.low, cells.range_steps, cells.steps.dtype) == (-3, 700, np.dtype(np.uint16))
+    cut = segment.joined([segment.cut(cells, 0, 1), segment.cut(cells, 3, 4)])
+    assert isinstance(cut, Arrays)
+    assert cut.steps.tolist() == [[0, 1], [8, 9]]
+
+
+def test_rows_in_the_order_of_persons_keep_their_arrays() -> None:
+    steps = np.array([[1], [2], [3]], np.uint8)
+    rows = by_person(Examples(np.array([1, 0, 1]), {"n": np.array([10, 20, 30])}, arrays={"x": steps}))
+    assert (rows.person.tolist(), rows.cells["n"].tolist()) == ([0, 1, 1], [20, 10, 30])
+    assert rows.arrays["x"].tolist() == [[2], [1], [3]]
+
+
+def test_what_a_silo_keeps_is_of_its_arrays_too() -> None:
+    rows = [Examples(np.arange(1), {}, arrays={"x": np.array([[one]], np.uint8)}) for one in (1, 1, 2)]
+    assert digest_of(rows[0]) == digest_of(rows[1])
+    assert digest_of(rows[0]) != digest_of(rows[2])
 
 
 def test_types_of_lists_are_taken_apart() -> None:

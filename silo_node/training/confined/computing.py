@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from crypto.errors import ProtocolError
-from silo_node.training import auditing, exact
+from silo_node.training import exact
 from silo_node.training.confined.work import Done, Work
-from silo_node.training.evaluation.contributed import contributed
+from silo_node.training.judging import audited, judged
 from silo_node.training.noised import step as noised
-from silo_node.training.scoring import predicted, scored
 
 
 def _stepped(work: Work) -> Done:
@@ -24,20 +23,11 @@ def _noised(work: Work) -> Done:
 
 
 def _judged(work: Work) -> Done:
-    if work.state is None:
-        raise ProtocolError("the model that is judged is not known here")
-    scores, outcomes = scored(work.request, work.state, work.examples, work.own)
-    return Done(contributed(work.request, work.examples, scores, outcomes, work.silo))
+    return Done(judged(work.request, work.examples, work.state, work.silo, work.own))
 
 
 def _audited(work: Work) -> Done:
-    if work.state is None:
-        raise ProtocolError("the model that is audited is not known here")
-    if not auditing.step_of(work.request).groups:
-        found = predicted(work.request, work.state, work.examples, work.own)
-        return Done(auditing.drift_contribution(work.request, work.examples, found))
-    scores, outcomes = scored(work.request, work.state, work.examples, work.own)
-    return Done(auditing.contribution(work.request, work.examples, scores, outcomes))
+    return Done(audited(work.request, work.examples, work.state, work.own))
 
 
 _BY_KIND: Mapping[str, Callable[[Work], Done]] = MappingProxyType(

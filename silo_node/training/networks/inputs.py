@@ -10,7 +10,7 @@ import numpy.typing as npt
 from policies.networks.graph import Graph, Input
 from policies.requests import network_inputs as inputs
 from policies.requests.families import Task, kind_of
-from policies.requests.networks import is_reconstruction
+from policies.requests.networks import guess_of, is_reconstruction
 from policies.requests.tables import TableColumn
 from silo_node.training import design
 from silo_node.training.family import Examples
@@ -93,3 +93,8 @@ def outcomes_of(task: Task, examples: Examples) -> npt.NDArray[np.float64]:
         return found
     middle, half, _ = design.span(task.label_column)
     return np.asarray(found * half + middle)
+
+
+def typical_of(task: Task, opened: npt.NDArray[np.float64]) -> float:
+    """Return the error of a row that is as usual: the last opened loss, or before any that of a guess."""
+    return max(float(opened[-1]) if len(opened) else guess_of(task), float(np.finfo(np.float64).tiny))

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from policies.requests.families import Task, kind_of
-from policies.requests.networks import RECONSTRUCTION, guess_of, loss_of
+from policies.requests.networks import RECONSTRUCTION, loss_of
 from silo_node.training import design
 from silo_node.training.networks.device import to_array
 
@@ -40,8 +40,3 @@ def scores(task: Task, output: torch.Tensor, targets: torch.Tensor, typical: flo
         return np.asarray(to_array(found[:, 0].sigmoid()))
     middle, half, _ = design.span(task.label_column)
     return np.asarray(to_array(found[:, 0].clamp(-1.0, 1.0)) * half + middle)
-
-
-def typical_of(task: Task, opened: npt.NDArray[np.float64]) -> float:
-    """Return the error of a row that is as usual: the last opened loss, or before any that of a guess."""
-    return max(float(opened[-1]) if len(opened) else guess_of(task), float(np.finfo(np.float64).tiny))

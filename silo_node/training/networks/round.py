@@ -25,8 +25,8 @@ from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
 from silo_node.training.networks import local
 from silo_node.training.networks.first import first_weights
-from silo_node.training.networks.inputs import inputs_of, targets_of
-from silo_node.training.networks.losses import losses, scores, typical_of
+from silo_node.training.networks.inputs import inputs_of, targets_of, typical_of
+from silo_node.training.networks.losses import losses, scores
 from silo_node.training.networks.owning import Beside
 
 
