@@ -272,9 +272,9 @@ class Federation:
             if not failure.message.missing or failure.message.refusals or not self.waited():
                 return failure
 
-    def renew(self, request: Request, what: AnyComputation) -> Request:
-        """Return the same request for another plan, with a new nonce, time and round key."""
-        return requests.renew(request, what, self.now())
+    def renew(self, request: Request, what: AnyComputation, draw: int = 0) -> Request:
+        """Return the same request for another plan, see `requests.renew`."""
+        return requests.renew(request, what, self.now(), draw)
 
     def in_place_of(self, request: Request, failure: Failure) -> Request | None:
         """Return a request to the silos that are left of one that failed, in its place; None if none is possible."""

@@ -22,7 +22,7 @@ from policies.budget.accountant import micro_rho_of
 from policies.errors import reason_of
 from policies.requests.capacity import carried_rows, carriers, rows_of
 from policies.requests.computations import AnyComputation
-from policies.requests.request import Request
+from policies.requests.request import Request, asked_in
 from policies.requests.round_key import sealed_secret
 from policies.requests.tables import Table
 from policies.requests.trees import TREE
@@ -119,9 +119,14 @@ def waiting(request: Request, deadline: int, send_deadline: int = SEND_S) -> Req
     return request.model_copy(update=update)
 
 
-def renew(request: Request, what: AnyComputation, now: int) -> Request:
-    """Return the same request for another plan, with a new nonce, time and round key."""
-    return Request.model_validate(dict(request) | renewed(request, what, now))
+def renew(request: Request, what: AnyComputation, now: int, draw: int = 0) -> Request:
+    """Return the same request for another plan, with a new nonce, time and round key.
+
+    Of a step of a run it asks the silos of that draw of its round.
+    """
+    step = what.training
+    asked = {} if step is None else asked_in(request, step, draw)
+    return Request.model_validate(dict(request) | renewed(request, what, now) | asked)
 
 
 def renewed(request: Request, what: AnyComputation, now: int) -> dict[str, object]:

@@ -25,6 +25,7 @@ from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.load import PolicyFile
 from policies.document.policy import Compute, Policy
 from policies.requests.request import Request
+from silo_node.apart.process import heard
 from silo_node.data.coded import Bools
 from silo_node.data.compute import is_slow, not_installed
 from silo_node.data.figures import Vectors, read_as
@@ -36,7 +37,6 @@ from silo_node.data.prepared.store import FOLDER, Made
 from silo_node.data.worker import AHEAD, COMPUTE, JUDGE, LOAD, PREPARE, REFRESH, write_kept, write_states
 from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
-from silo_node.training.networks.apart import heard
 from silo_node.training.run import RunState, check_position, runs_of
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of

@@ -20,13 +20,15 @@ ALARM = 4  # the exit code
 def add_watch_command(commands: Commands) -> None:
     """Add `watch`."""
     command = add_command(commands, "watch", _watch, "look at a trained model again and again: gaps, a metric, drift")
-    command.add_argument("job", type=Path, metavar="JOB", help="the job file, with [audit] and [watch]")
+    command.add_argument("job", type=Path, metavar="JOB", help="the job file, with [watch]")
     command.add_argument("--once", action="store_true", help="look once, now; without it every watch.every")
     command.add_argument(
         "--run", dest="name", metavar="RUN", help="the run's name, or its beginning; default: the job's last one"
     )
     text = "where each look is a line of JSON; default: JOB.watch.jsonl"
     command.add_argument("--out", type=Path, metavar="FILE", help=text)
+    text = "print each look so; json: as the line of the file, for a monitor"
+    command.add_argument("--format", choices=["text", "json"], default="text", help=text)
     federation_options(command)
     deadline_option(command)
 
@@ -54,7 +56,8 @@ def _watch(options: argparse.Namespace, notes: Console) -> int:
             status.update("asking the silos")
             look = look_at(federation, entry, job, looks_in(path, entry.name), options.deadline)
         keep(path, look)
-        print("\n".join(map(plain, lines_of(look))), flush=True)
+        text = look.line().rstrip() if options.format == "json" else "\n".join(map(plain, lines_of(look)))
+        print(text, flush=True)
         if options.once:
             return ALARM if look.alarms else 0
         time.sleep(max(0.0, watch.every_s - (time.monotonic() - began)))
@@ -70,4 +73,6 @@ def lines_of(look: Look) -> list[str]:
     lines += [
         f"  drift of {name} {one.index:.4f} (chance adds about {one.floor:.4f})" for name, one in look.drift.items()
     ]
+    if look.bins and not look.drift:
+        lines.append("  this look is the reference of drift: later ones are compared with it")
     return [*lines, *(f"  ALARM: {one}" for one in look.alarms)]

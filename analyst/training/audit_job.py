@@ -38,9 +38,10 @@ class AuditJob(BaseModel):
     @property
     def in_words(self) -> str:
         """What is asked at the end of the run, in one line."""
+        if not self.groups:
+            return f"drift: scores and features are counted{_beside(self)}"
         limit = "" if self.measure is None else f", which may differ by {self.max_gap} in {self.measure}"
-        price = "" if self.epsilon is None else f", for epsilon {self.epsilon:g} beside"
-        return f"audit: of the groups by {' and '.join(self.groups)}{limit}{price}"
+        return f"audit: of the groups by {' and '.join(self.groups)}{limit}{_beside(self)}"
 
     @property
     def limit(self) -> AuditLimit | None:
@@ -53,3 +54,13 @@ class AuditJob(BaseModel):
             max_gap=f"{Decimal(self.max_gap).normalize():f}",
             threshold=f"{Decimal(self.threshold).normalize():f}",
         )
+
+
+def counted_alone(epsilon: Number | None) -> AuditJob:
+    """Return the audit of a job that is watched and names no groups: scores and features are counted in bins alone."""
+    found = {"groups": (), "measure": None, "max_gap": None, "epsilon": epsilon, "recipients": ("silos", "analyst")}
+    return AuditJob.model_construct(**found)
+
+
+def _beside(job: AuditJob) -> str:
+    return "" if job.epsilon is None else f", for epsilon {job.epsilon:g} beside"

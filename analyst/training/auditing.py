@@ -10,6 +10,7 @@ from decimal import Decimal
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.requests import waiting
+from analyst.sql.offer import suggest
 from analyst.training.audit_job import AuditJob
 from analyst.training.job import Job
 from analyst.training.released import taken
@@ -56,24 +57,29 @@ def gaps_of(audited: Audited) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def audit_of(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Request:
+def audit_of(
+    federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S, table: str | None = None
+) -> Request:
     """Return the request that audits the model of the run that a request began, at a position of it.
 
-    Raises AnalystError if the job does not fit.
+    It takes the rows of who is held out; where the job names no groups, or of another `table`, all rows. Raises
+    AnalystError if the job does not fit.
     """
-    plan, of = model.plan, job.audit
+    plan, of, is_other = model.plan, job.audited, table not in (None, model.table.name)
     if of is None:
         raise AnalystError("the job has no [audit]", 'name its groups: [audit] groups = ["race"]')
     if not isinstance(plan, ExactStep | NoisedStep | LogisticStep):
         raise AnalystError(f"a {plan.kind} is no model", "audit the run of a model that predicts")
     offer = federation.offer_of(model.silos)
-    cohort = max(offer.silos[silo].min_cohort for silo in model.silos)
+    asked = table_with(federation, model, of, table or model.table.name)
+    silos = tuple(offer.holders(asked.name)) if is_other else model.silos
+    cohort = max(offer.silos[silo].min_cohort for silo in silos)
     step = AuditStep(
         run=token(16),
         step=0,
         after=START,
         release=job.release,
-        held_out=plan.held_out,
+        held_out=plan.held_out if of.groups and not is_other else None,
         released_to=federation.recipient if "analyst" in of.recipients else None,
         model=JudgedModel(position=position, step=plan.first()),
         groups=of.groups,
@@ -81,21 +87,22 @@ def audit_of(federation: Federation, job: Job, model: Request, position: bytes, 
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
         has_drift=job.watch is not None,
     )
-    table = table_with(federation, model, of)
     micro_rho = 0
     if of.epsilon is not None:
-        micro_rho = federation.price(job.purpose, float(of.epsilon), table, step, model.silos)
-    return waiting(federation.write(table, step, job.purpose, micro_rho, silos=model.silos), deadline)
+        micro_rho = federation.price(job.purpose, float(of.epsilon), asked, step, silos)
+    return waiting(federation.write(asked, step, job.purpose, micro_rho, silos=silos), deadline)
 
 
-def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
-    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+def audit(
+    federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S, table: str | None = None
+) -> Audited:
+    """Audit the model of the run that a request began, at a position of it, as the job's [audit] or [watch] says.
 
     Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
     """
-    request = audit_of(federation, job, model, position, deadline)
+    request = audit_of(federation, job, model, position, deadline, table)
     step = request.plan.training
-    if job.audit is None or step is None:
+    if job.audited is None or step is None:
         raise AnalystError("the job has no [audit]", 'name its groups: [audit] groups = ["race"]')
     checked = federation.check(request, federation.submit(request))
     told = federation.deliver_report(checked.name)
@@ -103,7 +110,7 @@ def audit(federation: Federation, job: Job, model: Request, position: bytes, dea
     reasons = set(told.values())
     return Audited(
         run=step.run.hex(),
-        groups=job.audit.groups,
+        groups=job.audited.groups,
         holders=tuple(sorted(told)),
         ended=reasons.pop() if len(reasons) == 1 else None,
         rho=request.micro_rho / MICRO if request.micro_rho else None,
@@ -112,12 +119,17 @@ def audit(federation: Federation, job: Job, model: Request, position: bytes, dea
     )
 
 
-def table_with(federation: Federation, model: Request, of: AuditJob) -> Table:
-    """Return the table of a model with the columns of an audit's groups; raises AnalystError for an unknown one."""
+def table_with(federation: Federation, model: Request, of: AuditJob, name: str) -> Table:
+    """Return a table with the columns of a model, as it was learned, and those of an audit's groups.
+
+    Raises AnalystError for an unknown one.
+    """
     offer, known = federation.offer_of(model.silos), {column.name for column in model.table.columns}
+    if name not in offer.tables:
+        raise AnalystError(f"watch.table: unknown table {name!r}", suggest(name, offer.tables))
     more = tuple(name for name in of.groups if name not in known)
     try:
-        table = offer.table(model.table.name, more)
+        table = offer.table(name, more)
     except SqlError as err:
         raise AnalystError(f"audit.groups: {err.message}", err.hint) from err
     columns = {column.name: column for column in (*model.table.columns, *table.columns)}
@@ -128,12 +140,17 @@ def lines_of(audited: Audited, limit: AuditLimit | None = None) -> list[str]:
     """Return an audit as text, and whether the job's own limit on a gap is met, where its figures were released."""
     by = " and ".join(audited.groups)
     price = "" if audited.rho is None else f", at a cost of rho {audited.rho:g}"
-    lines = [f"audited by {by} (run {audited.run}){price}: at {', '.join(audited.holders) or 'no silo'}"]
+    what = f"audited by {by}" if by else "scores and features counted, by which drift is told"
+    lines = [f"{what} (run {audited.run}){price}: at {', '.join(audited.holders) or 'no silo'}"]
     if audited.ended == "too-few-rows":
-        lines.append("too few groups of min_cohort persons: nothing can be compared, and no limit on a gap is met")
+        lines.append(
+            "too few persons: no bin is shown"
+            if not by
+            else "too few groups of min_cohort persons: nothing can be compared, and no limit on a gap is met"
+        )
     if audited.why_not:
         lines.append(f"its figures were not released to you: {audited.why_not}")
-    if audited.found is not None:
+    if audited.found is not None and by:
         for listing in audited.found.listings[:1]:
             lines += _listed(listing.headings, [(line.name, line.values) for line in listing.lines])
         lines += [f"  {note}" for note in audited.found.notes[1:]]

@@ -43,8 +43,9 @@ def beside(federation: Federation, job: Job, run: Request, done: int = 0) -> Ite
         request = metric_request(federation, job, run, LATER)
         if request is not None:
             yield Beside(f"its {job.metric.name}", "[metric]", request, times)
-    if job.audit is not None:
-        yield Beside("its audit", "[audit]", audit_of(federation, job, run, LATER))
+    if job.audited is not None:
+        name, section = ("its audit", "[audit]") if job.audit is not None else ("its count of drift", "[watch]")
+        yield Beside(name, section, audit_of(federation, job, run, LATER))
 
 
 def check_beside(federation: Federation, parts: Iterable[Beside]) -> None:

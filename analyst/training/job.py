@@ -14,7 +14,8 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
-from analyst.training.audit_job import AuditJob
+from analyst.training.audit_job import AuditJob, counted_alone
+from analyst.training.drawing import check_share
 from analyst.training.network_job import KeyProblemError, plain
 from analyst.training.split import split_for
 from analyst.training.watch_job import WatchJob
@@ -113,6 +114,13 @@ class Job(BaseModel):
     packed: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
 
     @property
+    def audited(self) -> AuditJob | None:
+        """How its model is audited: by [audit], or for [watch] alone by bins of scores and features."""
+        if self.audit is not None or self.watch is None:
+            return self.audit
+        return counted_alone(self.watch.drift_epsilon)
+
+    @property
     def is_exact_family(self) -> bool:
         """Whether the job is a program of exact rounds, and no descent, which names a learning rate."""
         return self.release == "exact" and self.learning_rate is None
@@ -147,9 +155,14 @@ class Job(BaseModel):
             )
 
     def _check_watch(self, watch: WatchJob) -> None:
-        if self.audit is None or "analyst" not in self.audit.recipients:
+        if self.audit is not None and "analyst" not in self.audit.recipients:
             raise ValueError('[watch] needs [audit] with recipients = ["silos", "analyst"]: it compares its figures')
         is_private = self.release == "private"
+        if (watch.drift_epsilon is not None) != (is_private and self.audit is None):
+            raise ValueError(
+                'watch.drift_epsilon is the price of a look with release = "private" and without [audit], whose'
+                " epsilon is the price else"
+            )
         if is_private != (watch.epsilon is not None):
             raise ValueError('watch.epsilon is the most that watching costs with release = "private", and needed there')
         if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
@@ -210,7 +223,11 @@ class Job(BaseModel):
     def planned(self) -> int:
         """The rounds that the run has at most."""
         if self.is_noised_family:
-            return 1 if self.options.get("method") == MOMENTS else self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
+            return (
+                1
+                if self.options.get("method") == MOMENTS
+                else self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
+            )
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
@@ -268,7 +285,9 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
-        return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
+        request = federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
+        check_share(federation.offer_of(request.silos), request)
+        return request
     except ValidationError as err:
         reason = reason_of(err)
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err

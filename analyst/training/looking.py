@@ -45,9 +45,9 @@ def run_of(federation: Federation, job: Job, name: str | None) -> RunEntry:
 
 def sections_of(job: Job) -> tuple[WatchJob, AuditJob]:
     """Return what a job says of watching; raises AnalystError if it says nothing."""
-    if job.watch is None or job.audit is None:
-        raise AnalystError("the job has no [watch]", 'add [watch] with every = "7d", beside [audit]')
-    return job.watch, job.audit
+    if job.watch is None or job.audited is None:
+        raise AnalystError("the job has no [watch]", 'add [watch] with every = "7d" and max_drift = 0.25')
+    return job.watch, job.audited
 
 
 def looks_in(path: Path, run: str) -> list[Look]:
@@ -97,7 +97,7 @@ def look_at(federation: Federation, entry: RunEntry, job: Job, before: list[Look
         raise AnalystError(f"the run {entry.name[:12]} has no model", "train it to its end")
     begun = Look(run=entry.name, at=federation.now(), rho=price_of(federation, entry, job))
     try:
-        found = audit(federation, job, entry.first(), entry.position, deadline)
+        found = audit(federation, job, entry.first(), entry.position, deadline, watch.table)
         entry = _with_gaps(federation, entry, found)
         metric = None if watch.metric is None else _metric(federation, entry, watch, deadline)
     except (AnalystError, CryptoError) as err:
@@ -122,6 +122,9 @@ def seen(
     """Return a look with what it found, and its alarms; without `has_metric` none was asked, so none is missed."""
     watch, own = sections_of(job)
     bins, variances = bins_in(found)
+    if not own.groups and not bins:
+        why = "too few persons to show a bin of scores or features"
+        return replace(begun, metric=metric, error=why, alarms=(f"the look failed: {why}",))
     look = replace(begun, gaps=gaps_in(found), metric=metric, bins=bins, variances=variances)
     if reference is not None:
         look = replace(look, drift=drifts(reference, look))
@@ -143,7 +146,7 @@ def _with_gaps(federation: Federation, entry: RunEntry, found: Audited) -> RunEn
 def _metric(federation: Federation, entry: RunEntry, watch: WatchJob, deadline: int) -> Metric:
     epsilon = None if watch.metric_epsilon is None else float(watch.metric_epsilon)
     names = () if watch.metric is None else (watch.metric,)
-    request = evaluation_of(federation, entry, metrics=names, epsilon=epsilon, deadline=deadline)
+    request = evaluation_of(federation, entry, metrics=names, table=watch.table, epsilon=epsilon, deadline=deadline)
     found = evaluate(federation, entry, request)
     metric = next((one for one in found.judged.metrics if one.name == watch.metric), None)
     if metric is None:

@@ -26,6 +26,7 @@ from analyst.training.round_metric import metric_in_words
 from analyst.training.rounds import bytes_in_words
 from analyst.training.run import interrupted
 from analyst.training.volume import volume_at_silo
+from crypto.rounds.bounds import noise_shares
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.run_price import run_price
@@ -33,7 +34,7 @@ from policies.errors import reason_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
-from policies.requests.request import Request
+from policies.requests.request import Request, asked_in
 from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.training import START, TrainingStep
 from policies.units import MICRO, SEND_S, WAIT_S, counted
@@ -153,7 +154,7 @@ def preview_run(
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
-        audit="" if job.audit is None else job.audit.in_words,
+        audit="" if job.audited is None else job.audited.in_words,
         noise=_own_noise_in_words(asked, request),
         no_room=said.no_room,
     )
@@ -185,12 +186,16 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
     step = request.plan.training
     if step is None:
         return
-    lengths = [(slot_count(_at(step, number), request.table), number) for number in range(done, step.steps)]
+    asks_less = step.share < 1  # in each round but the first
+    lengths = [
+        ((slot_count(_at(step, number), request.table), asks_less and number > 0), number)
+        for number in range(done, step.steps)
+    ]
     conditions = Bearing.of(offer.silos.values()).conditions
-    for values, group in groupby(lengths, key=lambda one: one[0]):
+    for (values, _), group in groupby(lengths, key=lambda one: one[0]):
         numbers = [number for _, number in group]
         try:
-            later = Request.model_validate(dict(request) | {"plan": _at(step, numbers[0])})
+            later = Request.model_validate(dict(request) | asked_in(request, _at(step, numbers[0])))
         except ValidationError as err:
             reason = reason_of(err)
             raise AnalystError(
@@ -230,11 +235,11 @@ def _own_noise_in_words(offer: Offer, request: Request) -> str:
     """Return how much more noise there is where each silo adds the whole of it; empty where the silos share it."""
     if not request.plan.has_own_noise:
         return ""
-    of = Bearing.of(offer.silos[silo] for silo in request.silos).conditions
-    shares = max(1, noise_shares(len(request.silos), *of[1:]))
+    bearing = Bearing.of([offer.silos[silo] for silo in request.silos])
+    shares = max(1, noise_shares(len(request.silos), bearing.max_colluding, bearing.max_missing))
     return (
         f"each silo adds the whole noise of its own: that of a sum deviates {math.sqrt(shares):.2g} times as much as"
-        f" where silos share it, as if a run with shared noise had {shares:,} times less of the price; the model is less"
+        f" where silos share it, as if a run that shares it had {shares:,} times less of the price; the model is less"
         f' accurate by that, and options.noise = "shared" is the other way'
     )
 

@@ -25,12 +25,15 @@ class RoundDone:
     asked: int
     figures: Mapping[str, float] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)  # who is not in the sum, and the codes of its refusal
+    silos: int = 0  # of the run, where a round asks a share of them
     volume: Volume = _NOTHING  # the bytes of the round at one silo that takes part
 
     @property
     def in_words(self) -> str:
         """One line, as `consilo train` prints it."""
         silos = f"{len(self.survivors)} of {counted(self.asked, 'silo')}"
+        if self.asked < self.silos:
+            silos += f" (of the run's {self.silos})"
         if self.without:
             absent = (f"{silo} ({codes})" if codes else silo for silo, codes in self.without.items())
             silos += f", without {', '.join(absent)}"
@@ -44,6 +47,7 @@ class RoundDone:
         return {
             "number": self.number,
             "seconds": round(self.seconds, 3),
+            "asked": self.asked,
             "survivors": list(self.survivors),
             "figures": dict(self.figures),
             "without": dict(self.without),

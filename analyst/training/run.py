@@ -157,7 +157,7 @@ class _Run:
             self._ask_metric()
         while self._state.done < self._step.steps and self._state.ended is None:
             state = self._state
-            if state.done and len(state.holders) < len(self._request.silos):  # for silos that are back
+            if state.done and len(state.holders) < len(self._request.run_silos):  # for silos that are back
                 self._state = state = _heard(state, learned(self._federation, state))
                 if state.ended is not None:
                     continue
@@ -190,6 +190,7 @@ class _Run:
                 seconds=perf_counter() - began,
                 survivors=checked.survivors,
                 asked=len(self._request.silos),
+                silos=len(self._request.run_silos),
                 figures=figures,
                 without=self._without(checked),
                 volume=volume_at_silo(self._federation, self._request, checked.manifest.conditions[1:]),
@@ -210,7 +211,7 @@ class _Run:
 
     def finish(self) -> Training:
         """Give back what a private run has not used, audit its model, take it if it was released, and note the end."""
-        federation, job, keep, request = self._federation, self._job, self._keep, self._request
+        federation, job, keep, request = self._federation, self._job, self._keep, self._first()[0]
         if not self._state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
             self._state = _heard(self._state, _told(federation, self._state, keep))
         state, step = self._state, self._step
@@ -274,7 +275,7 @@ class _Run:
 
 def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -> tuple[Audited | None, str]:
     """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
-    if job.audit is None or state.ended == "abandoned" or without_model(state.ended) is not None:
+    if job.audited is None or state.ended == "abandoned" or without_model(state.ended) is not None:
         return None, ""
     try:
         return audit(federation, job, Request.decode(state.first), state.after, deadline), ""

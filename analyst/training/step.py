@@ -9,13 +9,14 @@ contributed to it. Without noise no silo contributes twice to one model: who has
 docs/protocol.md section 11, docs/decisions/0049-killed-in-mid-run.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from analyst.answers import denials_of
 from analyst.asking import SPENT
 from analyst.client import Federation
+from analyst.training.drawing import can_take_part, later_draws, out_of
 from analyst.training.progress import Progress, write
 from crypto.errors import CryptoError
 from crypto.rounds.messages import Failure, ModelUpdated, RunEnd
@@ -30,15 +31,17 @@ PAUSES_S = (2.0, 5.0, 10.0)  # before a step is sent again to silos that may be 
 BEHIND = "RUN_POSITION"  # the denial of a silo that has not learned the step before, or has contributed to this one
 _PASSES = UNABLE | {BEHIND, SPENT}  # denials that do not follow from a policy
 Sleep = Callable[[float], None]
+Renew = Callable[[int], Request]  # of the step, to the silos of a draw of its round
 
 
 def answered(
-    federation: Federation, state: Progress, keep: Path | None, renew: Callable[[], Request], sleep: Sleep
+    federation: Federation, state: Progress, keep: Path | None, renew: Renew, sleep: Sleep
 ) -> tuple[Request, bytes | Signed[Failure]]:
     """Return the request of a run's next step, and its encrypted report or why there is none.
 
     A request that was under way when the run was interrupted is looked for at the aggregators, and sent again while it
-    is valid: its step is not paid twice. Raises as `train`.
+    is valid: its step is not paid twice. Of a run that asks a share of its silos a round whose draw has too few silos
+    is asked of the next draw; of one without noise nothing is paid. Raises as `train`.
     """
     if state.under_way:
         request = Request.decode(state.under_way)
@@ -46,14 +49,36 @@ def answered(
         if where.state == "kept":
             return request, federation.aggregators.holder(where.report).report(where.report)
     if not state.under_way or request.expires_at <= federation.now():
-        request = renew()
+        request = renew(0)
         write(keep, state.model_copy(update={"under_way": request.encode()}))
-    return request, _exchanged(federation, state, request, sleep)
+    return _of_draws(federation, state, keep, request, renew, sleep)
 
 
-def _exchanged(federation: Federation, state: Progress, request: Request, sleep: Sleep) -> bytes | Signed[Failure]:
+def _of_draws(
+    federation: Federation, state: Progress, keep: Path | None, request: Request, renew: Renew, sleep: Sleep
+) -> tuple[Request, bytes | Signed[Failure]]:
+    """Send a request, and where its silos are too few that of each later draw of the round; return the last one."""
+    later, away = list(later_draws(request)), set[str]()
+    while True:
+        answer = _exchanged(federation, state, request, sleep, () if later else PAUSES_S)
+        if isinstance(answer, bytes) or not later:
+            return request, answer
+        denied = codes_of(federation, answer.message)
+        if any(code not in _PASSES for codes in denied.values() for code in codes):
+            return request, answer
+        away |= out_of(federation, request, answer.message, denied)
+        while later and not can_take_part(federation, request, later[0], away):
+            del later[0]
+        if later:
+            request = renew(later.pop(0))
+            write(keep, state.model_copy(update={"under_way": request.encode()}))
+
+
+def _exchanged(
+    federation: Federation, state: Progress, request: Request, sleep: Sleep, pauses_s: Sequence[float]
+) -> bytes | Signed[Failure]:
     """Send a request until it has a report, or sending it again helps no more."""
-    taught, pauses = set[str](), list(PAUSES_S)
+    taught, pauses = set[str](), list(pauses_s)
     while True:
         try:
             answer = federation.exchange(request)

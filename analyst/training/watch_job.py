@@ -4,13 +4,14 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from crypto.wire import Name
 from policies.document.section import Duration, seconds_of
 from policies.requests.metrics import MetricName
 from policies.units import Number
 
 
 class WatchJob(BaseModel):
-    """How a trained model is watched; it needs the job's [audit], whose figures the analyst has."""
+    """How a trained model is watched: by the job's [audit], whose figures the analyst has, or by drift alone."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
     every: Duration
@@ -18,6 +19,8 @@ class WatchJob(BaseModel):
     metric: MetricName | None = None
     bound: Number | None = None  # the worst value of the metric without an alarm
     metric_epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of the metric alone, each time
+    drift_epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of the bins, each time, without [audit]
+    table: Name | None = None  # whose rows are looked at; those that it was trained on are the reference
     epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all that watching asks; private sources only
 
     @model_validator(mode="after")

@@ -465,3 +465,24 @@ class Ledger(Protocol):
         What the run had reserved for those of them that this silo has missed is given back. The state's time of
         [retention] begins anew if a model `is_learned`.
         """
+
+    def load_own(self, run: bytes, done: int) -> tuple[int, bytes] | None:
+        """Return what the silo keeps for itself of a run after `done` steps: the step that made it, and the bytes.
+
+        They are empty where it was dropped. None where there never was any.
+        """
+
+    def keep_own(self, run: bytes, step: int, round_id: bytes, data: bytes) -> None:
+        """Keep, durably, what a round of a step made for the silo alone, until it is known whether the round counts."""
+
+    def learn_own(self, run: bytes, step: int, round_id: bytes, *, took_part: bool) -> None:
+        """Let what this round made be in force once the state after the step is saved, if the silo took part."""
+
+    def miss_own(self, run: bytes, first: int, done: int) -> None:
+        """Drop what the silo keeps if it contributed to a step, from `first` to before `done`, and learned no report."""
+
+    def drop_own(self, run: bytes, done: int) -> None:
+        """Drop, durably, what the silo keeps for itself of a run in which `done` steps are learned."""
+
+    def tidy_own(self, run: bytes, done: int) -> None:
+        """Remove what the silo kept for itself before what is in force after `done` steps."""

@@ -58,7 +58,7 @@ def _recipients(request: Request, entry: str) -> list[Denial]:
     """Return the denials if the recipients are not those allowed for such a result."""
     names = tuple(recipient.name for recipient in request.recipients)
     if request.plan.training is not None:
-        if names == request.silos:
+        if names == request.run_silos:
             return []
         message = "a model may go to nobody but the silos that train it"
         return [deny("RECIPIENT_CLOSED", "training", message, "name the silos that are asked as the recipients")]
@@ -76,7 +76,7 @@ def jurisdiction(case: Case) -> Sequence[Denial]:
         return ()
     known = case.jurisdictions
     parties: list[tuple[str, str | None]] = [
-        (f"the silo {name!r}", known.silos.get(name)) for name in request.silos if name != policy.silo.id
+        (f"the silo {name!r}", known.silos.get(name)) for name in request.run_silos if name != policy.silo.id
     ]
     parties += [(f"the aggregator {name!r}", found) for name, found in known.aggregators.items()]
     if not known.aggregators:

@@ -3,7 +3,8 @@
 It is a run of one step, whose result stays beside the model at every silo, and goes to the analyst where the policies
 release that. So each silo judges by it whether the model may leave, be used or be exported. Rows are those that an
 evaluation takes. With release "private" each number has noise: all `max_rows` rows of a person may be in one cell, and
-a person is counted once in each group. docs/protocol.md section 11.
+a person is counted once in each group. An audit without groups reads no label and counts scores and features in public
+bins alone, by which drift is told of any model that predicts. docs/protocol.md section 11.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Name
 from policies.requests import audited
+from policies.requests.drifting import feature_bins, score_bins
 from policies.requests.held_out import Side
 from policies.requests.judged import JudgedModel, check_judges, judges
 from policies.requests.metrics import bins_of, prediction_of
@@ -28,14 +30,15 @@ _ROWS_SHARE = 4  # of the price, in parts: the counts that gaps are made of, bes
 
 
 class AuditStep(TrainingStep):
-    """The one step of an audit: of one model, by the values of one or two columns with the role `audit`."""
+    """The one step of an audit: of one model, by the values of up to two columns with the role `audit`."""
 
     kind: Literal["audit-step"] = "audit-step"
     steps: Literal[1] = 1
     label: Annotated[None, Field(exclude_if=lambda name: name is None)] = None
     features: Annotated[tuple[Name, ...], Field(max_length=0, exclude_if=lambda names: not names)] = ()
     model: JudgedModel
-    groups: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
+    # Left out where scores and features are counted alone.
+    groups: Annotated[tuple[Name, ...], Field(default=(), max_length=2, exclude_if=lambda names: not names)] = ()
     # The least score for which the positive value is decided.
     threshold: Annotated[str, Field(pattern=audited.THRESHOLD)] = audited.USUAL_THRESHOLD
     min_cohort: Annotated[int, Field(ge=2, le=100_000)] = 10
@@ -49,6 +52,8 @@ class AuditStep(TrainingStep):
     def _check_groups(self) -> Self:
         if len(set(self.groups)) < len(self.groups) or not float(self.threshold):
             raise ValueError("an audit names each column of groups once, and a threshold above 0")
+        if not self.groups and not self.has_drift:
+            raise ValueError("an audit without groups tells drift")
         check_judges(self.model, self.held_out)
         return self
 
@@ -79,10 +84,15 @@ class AuditStep(TrainingStep):
 
     def columns(self) -> tuple[str, ...]:
         """Return every column that the step reads, once: the model may have a column of groups among its features."""
+        if not self.groups:
+            return tuple(dict.fromkeys(name for names in self.uses().values() for name in names))
         return tuple(dict.fromkeys((*self.model.step.columns(), *self.groups, *self._marks)))
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         found: dict[ColumnRole, tuple[str, ...]] = dict(self.model.uses())
+        if not self.groups:  # rows have a score before anybody knows what is true of them
+            found = {"feature": found["feature"]}
+            return found | ({"held_out": self._marks} if self._marks else {})
         found["audit"] = tuple(dict.fromkeys((*found.get("audit", ()), *self.groups)))
         return found | ({"held_out": self._marks} if self._marks else {})
 
@@ -104,18 +114,31 @@ class AuditStep(TrainingStep):
         if table.beside:
             raise ValueError("a model is audited by the rows of one table")
         task = self.model.task(table)
+        if not self.groups:
+            self._check_drift(table)
+            return
         if prediction_of(task) != "chance":
             raise ValueError(f"an audit is of decisions between two values; {task.family} of {task.label} makes none")
         audited.check(self.grouped(table))
         if (size := audited.count_of(self.grouped(table)) * 2 * self.bins.count) > MAX_NUMBERS:
             raise ValueError(f"{size:,} numbers by group and score, at most {MAX_NUMBERS:,}; take fewer groups")
 
+    def _check_drift(self, table: Table) -> None:
+        count = score_bins(self.model.task(table)).count + sum(map(len, map(feature_bins, self.features_of(table))))
+        if count > MAX_NUMBERS:
+            raise ValueError(f"{count:,} bins of scores and features, at most {MAX_NUMBERS:,} are counted")
+
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
-        """Return the rows by group, truth and decision, the persons by group, and the rows by group, truth and bin."""
+        """Return the rows by group, truth and decision, the persons by group, and the rows by group, truth and bin.
+
+        Without groups: all rows, their persons, and the rows by bin of scores.
+        """
         groups = audited.count_of(self.grouped(table))
         lengths = {"rows": 4 * groups, "persons": groups, "bins": 2 * groups * self.bins.count}
+        if not self.groups:
+            lengths = {"rows": 1, "persons": 1, "bins": score_bins(self.model.task(table)).count}
         if features := self.features_of(table):
-            lengths["features"] = sum(len(audited.drift_bins(column)) for column in features)
+            lengths["features"] = sum(map(len, map(feature_bins, features)))
         if self.is_exact:
             return {Statistic(name): exact(length, 1) for name, length in lengths.items()}
         most = table.max_rows
@@ -136,5 +159,8 @@ class AuditStep(TrainingStep):
     def in_words(self, table_name: str) -> str:
         step = self.model.step
         whose = "all rows" if self.held_out is None else f"rows of who is held out: {self.held_out}"
-        what = f"audit the {step.opened_as} of {step.label} of the run {self.model.run.hex()[:16]}"
+        of = f" of {step.label}" if step.label else ""
+        what = f"audit the {step.opened_as}{of} of the run {self.model.run.hex()[:16]}"
+        if not self.groups:
+            return f"{what}: count scores and features in bins, in {table_name}, {whose} ({self.release})"
         return f"{what} by {' and '.join(self.groups)}, in {table_name}, {whose} ({self.release})"

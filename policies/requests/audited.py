@@ -17,7 +17,6 @@ from policies.fairness.gaps import MEASURES
 from policies.fairness.limit import GapLimit
 from policies.requests.tables import TableColumn
 
-_TENTHS = 10
 MAX_AUDITED = 1_000  # groups of an audit
 THRESHOLD = r"^0\.[0-9]{1,9}$"
 USUAL_THRESHOLD = "0.5"
@@ -48,21 +47,6 @@ def check(columns: Sequence[TableColumn]) -> None:
     """Raise ValueError for more groups than an audit has."""
     if (groups := count_of(columns)) > MAX_AUDITED:
         raise ValueError(f"an audit of {groups:,} groups, at most {MAX_AUDITED:,}; take columns of fewer values")
-
-
-def drift_bins(column: TableColumn) -> tuple[str, ...]:
-    """Return the public bins by which a feature's drift is told: its values, or tenths of its bounds, then the missing.
-
-    A domain has its own value for a missing cell.
-    """
-    if column.domain:
-        return tuple(column.domain)
-    if column.type == "bool":
-        return ("false", "true", "missing")
-    grain, low, steps = Decimal(column.step or 1), column.low or 0, column.range_steps + 1
-    count = min(_TENTHS, steps)
-    edges = [(low - -steps * place // count) * grain for place in range(count)]
-    return (*(f"from {edge:f}" for edge in edges), "missing")
 
 
 class AuditLimit(Message):

@@ -10,8 +10,10 @@ from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
+from policies.networks.graph import Graph
 from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
@@ -20,6 +22,7 @@ from policies.requests.training import MAX_FEATURES, TrainingStep
 from policies.units import ColumnRole, counted
 
 _MOST_SETTINGS = 48
+SHARE = "share"  # the option that says which share of the run's silos a round asks
 
 
 class Setting(Message):
@@ -43,6 +46,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
+    # Of a packed network, which the option `graph` names by its hash: found by whoever has the file, in no encoding.
+    graph: SkipJsonSchema[Graph | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
@@ -72,6 +77,11 @@ class FamilyStep(TrainingStep, ABC):
         defaults = {name: option.default for name, option in self.shape.options.items()}
         return defaults | {one.name: one.value for one in self.options}
 
+    @property
+    def share(self) -> Decimal:
+        named = next((one.value for one in self.options if one.name == SHARE), "")
+        return Decimal(named or 1)
+
     def state_values(self, slots: int) -> int:
         return self.shape.held(self.settings, slots)
 
@@ -87,7 +97,11 @@ class FamilyStep(TrainingStep, ABC):
             parts={one.name: one.value for one in self.parts},
             options=self.settings,
             run=self.run,
+            graph=self.graph,
         )
+
+    def owns(self, table: Table) -> Mapping[str, int]:
+        return self.shape.owns(self.task(table))
 
     def columns(self) -> tuple[str, ...]:
         return (*super().columns(), *(one.value for one in self.parts))

@@ -23,7 +23,9 @@ from policies.requests.computations import AnyComputation, Computation, slot_cou
 from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
 from policies.requests.runs import RunPart
+from policies.requests.share import drawn, draws
 from policies.requests.tables import Table, check_role
+from policies.requests.training import TrainingStep
 from policies.units import DAY_S, LOAD_S, MAX_SEND_S, MAX_WAIT_S, MICRO, SEND_S, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
@@ -72,6 +74,14 @@ class Request(Message):
         int | None, Field(default=None, ge=1, lt=MAX_SILOS, exclude_if=lambda count: count is None)
     ] = None
     replaces: Annotated[Replaces | None, Field(default=None, exclude_if=lambda found: found is None)] = None
+
+    @property
+    def run_silos(self) -> tuple[str, ...]:
+        """The silos of its run, which receive the sum of every round; those that it asks of any other request."""
+        step = self.plan.training
+        if step is None or step.share == 1:
+            return self.silos
+        return tuple(recipient.name for recipient in self.recipients)
 
     @property
     def waits_s(self) -> int:
@@ -130,6 +140,18 @@ class Request(Message):
         return self
 
     @model_validator(mode="after")
+    def _check_drawn(self) -> Self:
+        step, whole = self.plan.training, self.run_silos
+        if step is None or step.share == 1:
+            return self
+        if step.release != "exact" or step.continues is not None:
+            raise ValueError("a share of silos is for rounds without noise, of a run that continues none")
+        if whole != tuple(sorted(set(whole))) or self.silos not in draws(step.run, step.step, whole, step.share):
+            message = f"round {step.step + 1} of this run asks a share of {len(whole)} silos"
+            raise ValueError(f"{message}, and {', '.join(self.silos)} are no draw of it")
+        return self
+
+    @model_validator(mode="after")
     def _check_released(self) -> Self:
         step = self.plan.training
         receiver = None if step is None else step.released_to
@@ -179,6 +201,7 @@ def resolved(request: Request, domains: Mapping[bytes, LongDomain]) -> Request:
 def shared_by_run(request: Request, part: RunPart) -> Request:
     """Return what the requests of all parts of a run share; it is no valid request itself."""
     fields: dict[str, object] = {"nonce": bytes(16), "plan": part.first(), "created_at": 0, "expires_at": 0}
+    fields |= {"silos": request.run_silos}
     fields |= {"round_key": b"", "sealed_secrets": (), "wait_seconds": None, "send_seconds": None}
     return request.model_copy(update=fields)
 
@@ -186,3 +209,12 @@ def shared_by_run(request: Request, part: RunPart) -> Request:
 def job_of(request: Request, part: RunPart) -> bytes:
     """Return the SHA-256 of what the requests of all parts of a run share."""
     return digest_of(shared_by_run(request, part))
+
+
+def asked_in(request: Request, step: TrainingStep, draw: int = 0) -> dict[str, object]:
+    """Return the fields in which a request for a step of a run differs from that for another: the step and its silos.
+
+    `request` is any of the run, and `draw` counts the draws of a round that asks a share of the silos.
+    """
+    silos = request.run_silos
+    return {"plan": step, "silos": silos if step.share == 1 else drawn(step.run, step.step, draw, silos, step.share)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
+from policies.networks.graph import Graph
 from policies.options import Option as Option
 from policies.options import choice_option as choice_option
 from policies.options import number_option as number_option
@@ -51,6 +52,7 @@ class Task:
     parts: Mapping[str, str]  # further columns by what they are, such as "offset"
     options: Mapping[str, str]  # with the defaults of what the request leaves out
     run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
+    graph: Graph | None = None  # of a packed network; None of any other family, and where its file is not there
 
     @property
     def label_column(self) -> TableColumn:
@@ -114,6 +116,9 @@ class Shape:
     most: Callable[[Task], int | None] = lambda task: None
     # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.
     held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
+
+    # The lengths of what a silo keeps for itself after a round, by its name; it is in no sum.
+    owns: Callable[[Task], Mapping[str, int]] = lambda task: {}
 
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""

@@ -103,6 +103,11 @@ class TrainingStep(OneSum, Message, ABC):
         return "person"
 
     @property
+    def share(self) -> Decimal:
+        """The share of the run's silos that a round asks."""
+        return Decimal(1)
+
+    @property
     def cohort(self) -> int | None:
         """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
         return None
@@ -146,6 +151,10 @@ class TrainingStep(OneSum, Message, ABC):
         A family whose vector is shorter than its model returns more.
         """
         return slots
+
+    def owns(self, table: Table) -> Mapping[str, int]:
+        """Return the lengths of what a silo keeps for itself after the step, by its name; none of most families."""
+        return {}
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())

@@ -23,6 +23,9 @@ from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.network_steps import network_of
 from policies.requests.request import Request
 from policies.requests.split import WORD_BITS, WORDS
+from silo_node.apart.computing import computed
+from silo_node.apart.process import Apart
+from silo_node.apart.work import Done, Work
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
@@ -41,12 +44,9 @@ from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
-from silo_node.training.networks.apart import Apart
-from silo_node.training.networks.computing import computed
-from silo_node.training.networks.work import Done, Work
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
-from silo_node.training.scoring import check_judged, scored
+from silo_node.training.scoring import check_judged, predicted, scored
 from silo_node.training.split import split_of
 
 
@@ -138,6 +138,8 @@ def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vecto
     """Return the counts of an audit, by these rows and the model that it is of."""
     if state is None:
         raise ProtocolError("the model that is audited is not known here")
+    if not auditing.step_of(request).groups:
+        return auditing.drift_contribution(request, rows.examples, predicted(request, state, rows.examples))
     return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
 
 

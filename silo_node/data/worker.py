@@ -26,6 +26,7 @@ from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.request import Request, resolved
+from silo_node.apart.process import Apart, told
 from silo_node.data.compute import Computer, has_private_training, load_kind, to_load, trains_networks
 from silo_node.data.consent import decisions_of
 from silo_node.data.figures import sent_as
@@ -38,7 +39,6 @@ from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.keeping import packed, unpacked
-from silo_node.training.networks.apart import Apart, told
 from silo_node.training.run import RunState
 
 SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)

@@ -31,6 +31,8 @@ from silo_node.ledger.events import (
     SurvivorsSigned,
 )
 from silo_node.ledger.log import Line, Log, Signer, entries_of
+from silo_node.ledger.own_files import OwnFiles
+from silo_node.ledger.own_store import OwnStore
 from silo_node.ledger.replay import Audit
 from silo_node.ledger.repricing import reprice
 from silo_node.ledger.reservations import expire
@@ -41,14 +43,14 @@ from silo_node.ledger.totals import sealed, totals_of
 from silo_node.ledger.witness import kept_among
 
 
-class LedgerStore(RunStore):
+class LedgerStore(RunStore, OwnStore):
     """A ledger file. Threads and processes may share it; each change is one transaction, in a total order."""
 
     def __init__(self, path: Path, signer: Signer | None = None, clock: Callable[[], float] = time.time) -> None:
         """Open the ledger, or make it; raises LedgerError, with a signer also if the log is incomplete."""
         self._db = Database(path)
         self._log = Log(self._db, signer, clock)
-        self._states = StateFiles(path)
+        self._states, self._own = StateFiles(path), OwnFiles(path)
         self._handed = b"", b""  # the newest checkpoint that was handed out: as it is stored, and with the totals
         self._is_put_back: bool | None = None
         if signer is not None:
@@ -89,6 +91,7 @@ class LedgerStore(RunStore):
             known, in_force = self._log.in_force(), (policy, roster)
             self._log.append(*events, *(one for one in in_force if one is not None and one not in known))
         self.sweep_states(is_start=True)
+        self.sweep_own()
         return count
 
     def spending(
@@ -320,6 +323,7 @@ class LedgerStore(RunStore):
             erased = retention.erase(self._db, self._log, due, found)
         if erased:
             self.sweep_states()
+            self.sweep_own()
             with self._db.reading():  # otherwise deleted rows would stay in the write-ahead log for a while
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return erased

@@ -66,7 +66,7 @@ def read_asked(silo: Silo, data: bytes) -> tuple[HandoverAsked, Request, Trainin
     request, step, _ = step_request(silo, asked.request)
     if asked.federation != silo.federation:
         raise ProtocolError(f"a handover in the federation {asked.federation!r}, this is {silo.federation!r}")
-    if asked.receiver not in request.silos or silo.name not in request.silos:
+    if asked.receiver not in request.run_silos or silo.name not in request.run_silos:
         raise ProtocolError("a state is handed over between silos of its run alone")
     return asked, request, step
 
@@ -130,8 +130,8 @@ def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes])
     if asked.receiver != silo.name:
         raise ProtocolError(f"the state is handed over to {asked.receiver!r}, not to this silo")
     signers = dict[HeldState, set[str]]()
-    others = {name: silo.silos[name] for name in request.silos if name != silo.name and name in silo.silos}
-    for sealed in statements[: len(request.silos)]:
+    others = {name: silo.silos[name] for name in request.run_silos if name != silo.name and name in silo.silos}
+    for sealed in statements[: len(request.run_silos)]:
         try:
             signed = verify(silo.sealing.open(sealed, statement_context(asked)), HeldState, others)
         except CryptoError:
@@ -142,7 +142,7 @@ def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes])
     found = {
         one: who for one, who in signers.items() if (one.federation, one.run, one.job, one.position, one.done) == of
     }
-    needed = max(quorum_of(len(request.silos)), silo.policy.protection.max_colluding + 1)
+    needed = max(quorum_of(len(request.run_silos)), silo.policy.protection.max_colluding + 1)
     most = max(found, key=lambda one: len(found[one]), default=None)
     if most is None or len(found[most]) < needed:
         count = 0 if most is None else len(found[most])

@@ -295,7 +295,7 @@ def run_of(policy: Policy, request: Request) -> RunStep | None:
         return None
     each = reserved_part(request, policy.privacy_unit.max_silos)
     name = part.run, job_of(request, part), part.step
-    return RunStep(*name, part.continues or b"", part.steps, each, request.silos)
+    return RunStep(*name, part.continues or b"", part.steps, each, request.run_silos)
 
 
 def _entry(silo: Silo, request: Request) -> str:

@@ -12,10 +12,11 @@ from crypto.rounds.messages import RunEnd
 from policies.fairness.audit import Audit, audit_of
 from policies.fairness.counts import Counts
 from policies.requests.audit import AuditStep
-from policies.requests.audited import count_of, drift_bins, groups_of
+from policies.requests.audited import count_of, groups_of
+from policies.requests.drifting import feature_bins, feature_places, score_bins
 from policies.requests.request import Request
 from policies.requests.scores import COARSE, Bins
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import Table
 from silo_node.training.audited import persons_of, places_of
 from silo_node.training.exact import kept_after
 from silo_node.training.family import Examples, Fitted, Line, Listing, State, figure, known
@@ -45,30 +46,35 @@ def contribution(request: Request, examples: Examples, scores: Vector, outcomes:
         persons_of(examples, group, groups),
         np.bincount(places, minlength=2 * groups * bins.count).astype(np.int64),
     ]
-    if features := step.features_of(request.table):
-        found.append(np.concatenate([_binned(column, examples) for column in features]))
-    return found
+    return [*found, *_of_features(step, request.table, examples)]
 
 
-def _binned(column: TableColumn, examples: Examples) -> Integers:
-    """Return the rows in each of the public bins of a feature."""
-    count, cells = len(drift_bins(column)), examples.cells[column.name]
-    if column.type == "bool":
-        places = np.asarray(cells > 0, np.int64)
-    elif column.domain:
-        places = cells
-    else:
-        steps = (cells + column.range_steps) // 2
-        places = steps * (count - 1) // (column.range_steps + 1)
-    gap = examples.missing.get(column.name)
-    if gap is not None:
-        places = np.where(gap, count - 1, places)
-    return np.bincount(places, minlength=count).astype(np.int64)
+def drift_contribution(request: Request, examples: Examples, scores: Vector) -> list[Integers]:
+    """Return the silo's blocks of an audit without groups: rows, persons, rows by bin of scores, and of features."""
+    step = step_of(request)
+    bins = score_bins(step.model.task(request.table))
+    found = [
+        np.array([examples.rows]),
+        np.array([len(np.unique(examples.person))]),
+        np.bincount(bins.places(scores), minlength=bins.count).astype(np.int64),
+    ]
+    return [*found, *_of_features(step, request.table, examples)]
+
+
+def _of_features(step: AuditStep, table: Table, examples: Examples) -> list[Integers]:
+    """Return the rows in the public bins of all features, as one block; none unless drift is told."""
+    found = []
+    for column in step.features_of(table):
+        places = feature_places(column, examples.cells[column.name], examples.missing.get(column.name))
+        found.append(np.bincount(places, minlength=len(feature_bins(column))).astype(np.int64))
+    return [np.concatenate(found)] if found else []
 
 
 def learned(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after the one step of an audit."""
     step = step_of(request)
+    if not step.groups:
+        return _drift_learned(request, position, opened, now)
     audit = audit_of_sums(request, opened)
     ended: RunEnd = "complete" if audit.has_gaps else "too-few-rows"
     figures = [figure("threshold of the audit", float(step.threshold))]
@@ -81,6 +87,24 @@ def learned(state: RunState | None, request: Request, position: bytes, opened: O
     shown = (*audit.listings, *drift_listings(step, request.table, opened))
     fitted = Fitted(listings=shown, figures=tuple(figures), notes=_notes(step, audit))
     return kept_after(request, position, now, State(ended=ended), fitted)
+
+
+def _drift_learned(request: Request, position: bytes, opened: Opened, now: int) -> RunState:
+    """Return the state after an audit without groups: bins of scores and features, where there are persons enough."""
+    step = step_of(request)
+    _, persons, scores, *features = opened.blocks()
+    noise = [deviation**2 for deviation in opened.deviations()]
+    notes = (f"of the model of run {step.model.run.hex()}",)
+    if persons[0] < step.min_cohort:
+        few = f"too few persons: bins are shown of {step.min_cohort} or more"
+        fitted = Fitted(listings=(), figures=(), notes=(*notes, few))
+        return kept_after(request, position, now, State(ended="too-few-rows"), fitted)
+    names = score_bins(step.model.task(request.table)).names
+    listings = _listed(step, request.table, names, scores, features[0] if features else np.zeros(0))
+    figures = [figure("variance of scores", noise[2])]
+    figures += [figure("variance of features", noise[3])] if features else []
+    fitted = Fitted(listings=listings, figures=tuple(figures), notes=notes)
+    return kept_after(request, position, now, State(ended="complete"), fitted)
 
 
 def audit_of_sums(request: Request, opened: Opened) -> Audit:
@@ -116,16 +140,18 @@ def drift_listings(step: AuditStep, table: Table, opened: Opened) -> tuple[Listi
         return ()
     blocks = opened.blocks()
     scores = _coarse(blocks[2].reshape(-1, step.bins.count).sum(0), step.bins)
-    edges = [f"from {edge:.4g}" for edge in COARSE.edges[:-1]]
-    names, counts, first = list[str](), list[float](), 0
-    for column in step.features_of(table):
-        bins = drift_bins(column)
-        names += [f"{column.name}: {one}" for one in bins]
-        counts += blocks[3][first : first + len(bins)].tolist()
-        first += len(bins)
-    both = (("scores", edges, scores.tolist()), ("features", names, counts))
+    edges = tuple(f"from {edge:.4g}" for edge in COARSE.edges[:-1])
+    return _listed(step, table, edges, scores, blocks[3] if len(blocks) > 3 else np.zeros(0))
+
+
+def _listed(
+    step: AuditStep, table: Table, names: Sequence[str], scores: Vector, features: Vector
+) -> tuple[Listing, ...]:
+    """Return the rows in bins of scores, whose names these are, and of features."""
+    found = [f"{column.name}: {one}" for column in step.features_of(table) for one in feature_bins(column)]
     least = step.min_cohort * table.max_rows  # rows of so many persons, whoever they are
-    return tuple(_counted(name, lines, found, least) for name, lines, found in both)
+    both = (("scores", names, scores), ("features", found, features))
+    return tuple(_counted(name, lines, counts.tolist(), least) for name, lines, counts in both)
 
 
 def _coarse(counts: Vector, bins: Bins) -> Vector:
@@ -150,7 +176,7 @@ def beside(model: RunState, request: Request, audit: RunState, opened: Opened) -
     step = step_of(request)
     if audit.exact is None:
         raise ProtocolError("an audit has figures")
-    gaps = audit_of_sums(request, opened).gaps
+    gaps = audit_of_sums(request, opened).gaps if step.groups else {}
     found = AuditedModel(
         run=step.run,
         groups=step.groups,

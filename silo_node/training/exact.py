@@ -45,16 +45,21 @@ def kept_after(request: Request, position: bytes, now: int, after: State, fitted
     return state_after(request, position, now, (), after.numbers, model)
 
 
-def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
-    return scored_by(FAMILIES[task.family].judged, task, state, examples)
+def scores(task: Task, state: RunState, examples: Examples) -> Vector:
+    """Return what the model says of rows; raises ProtocolError for a family that predicts nothing."""
+    return judged_of(task, FAMILIES[task.family].judged).scores(task, kept_state(state, task), examples)
 
 
-def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows by the model that a silo has kept; raises ProtocolError without one."""
+def outcomes(task: Task, examples: Examples) -> Vector:
+    """Return what is true of rows; raises ProtocolError for a family that predicts nothing."""
+    return judged_of(task, FAMILIES[task.family].judged).outcomes(task, examples)
+
+
+def judged_of(task: Task, judged: Judged | None) -> Judged:
+    """Return how a family's predictions are judged; raises ProtocolError where there is nothing to judge."""
     if judged is None:
         raise ProtocolError(f"{task.family} predicts nothing of a row")
-    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
+    return judged
 
 
 def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:

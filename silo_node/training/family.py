@@ -5,7 +5,7 @@ own rows; `update` sees the opened sum alone, so that all silos have the same st
 in the units of the columns. Arrays in, arrays out: no clock, no randomness, no file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +67,36 @@ class State:
         return replace(self, ended=ended, why=why)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Own:
+    """What a silo keeps for itself of a run, as the last round that counted it left it. It never leaves the silo."""
+
+    run: bytes = b""  # that it was made in: this one, or the one that this one continues
+    step: int = -1  # of the round that it was made in; -1 where there was none
+    vectors: Mapping[str, Vector] = field(default_factory=dict)  # none where there was none, or it was dropped
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there was something that is not here any more."""
+        return self.step >= 0 and not self.vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """A silo's part of the sum of a round, and what it keeps of the round for itself."""
+
+    blocks: Sequence[Integers]  # one array a block, in the order of the shape
+    own: Mapping[str, Vector] = field(default_factory=dict)  # of the lengths that the shape's `owns` has
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """The computation of a family whose silos keep something for themselves from one round to the next."""
+
+    contribution: Callable[[Task, State, Examples, Own], Contribution]  # in the place of `Family.statistics`
+    scores: Callable[[Task, State, Examples, Own], Vector]  # as `Judged.scores`, by what the silo keeps
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """The computation of one family, whose shape is in `policies.requests.families.SHAPES` under the same name."""
@@ -76,6 +106,7 @@ class Family:
     update: Callable[[Task, State, Mapping[str, Integers]], State]  # by the opened blocks; pure, the same everywhere
     finish: Callable[[Task, State], Fitted]
     judged: "Judged | None" = None  # how its predictions are compared with the labels; None where it predicts nothing
+    keeping: Keeping | None = None  # None where silos keep nothing for themselves
 
 
 @dataclass(frozen=True, slots=True)

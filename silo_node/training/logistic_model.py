@@ -62,8 +62,8 @@ def _stepped(step: LogisticStep, before: Vector, velocity: Vector, opened: Opene
     return before - float(Decimal(step.learning_rate)) * velocity, velocity
 
 
-def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the chance of the label of each row, and whether it is true."""
+def scores(task: Task, state: RunState, examples: Examples) -> Vector:
+    """Return the chance of the label of each row."""
     weights = iter(state.weights.tolist())
     odds = np.full(examples.rows, next(weights))
     for name in task.features:
@@ -74,8 +74,12 @@ def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vec
         else:
             odds += cells / float(1 if column.type == "bool" else column.range_steps) * next(weights)
     with np.errstate(over="ignore"):
-        chances = 1 / (1 + np.exp(-odds))
-    return chances, (examples.cells[task.label or ""] > 0).astype(np.float64)
+        return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def outcomes(task: Task, examples: Examples) -> Vector:
+    """Return whether the label of each row is true."""
+    return np.asarray(examples.cells[task.label or ""] > 0, np.float64)
 
 
 def _terms(request: Request, step: LogisticStep) -> list[Term]:

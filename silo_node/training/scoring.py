@@ -18,11 +18,16 @@ from silo_node.training.grid import Vector
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState
 
-# The task, the state and rows: scores and outcomes, as `silo_node.training.family.Judged` has them.
-Score = Callable[[Task, RunState, Examples], tuple[Vector, Vector]]
+# The task, the state and rows: what the model says of each, as `silo_node.training.family.Judged` has it.
+Score = Callable[[Task, RunState, Examples], Vector]
+Outcome = Callable[[Task, Examples], Vector]
 
-SCORES: Mapping[str, Score] = MappingProxyType(
-    {"exact-step": exact.scored, "noised-step": noised.scored, "logistic-regression": logistic_model.scored}
+SCORES: Mapping[str, tuple[Score, Outcome]] = MappingProxyType(
+    {
+        "exact-step": (exact.scores, exact.outcomes),
+        "noised-step": (noised.scores, noised.outcomes),
+        "logistic-regression": (logistic_model.scores, logistic_model.outcomes),
+    }
 )
 
 
@@ -33,10 +38,16 @@ def model_of(request: Request) -> JudgedModel:
     return request.plan.judged
 
 
+def predicted(request: Request, state: RunState, examples: Examples) -> Vector:
+    """Return the scores of rows by the model that a request judges; no label is read."""
+    model = model_of(request)
+    return SCORES[model.step.kind][0](model.task(request.table), state, examples)
+
+
 def scored(request: Request, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
     """Return the scores and outcomes of rows by the model that a request judges."""
     model = model_of(request)
-    return SCORES[model.step.kind](model.task(request.table), state, examples)
+    return predicted(request, state, examples), SCORES[model.step.kind][1](model.task(request.table), examples)
 
 
 def check_judged(request: Request, load_run: Callable[[bytes], RunState | None]) -> RunState | None:

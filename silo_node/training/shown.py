@@ -18,7 +18,8 @@ def shown(state: RunState) -> Iterator[str]:
         yield from _descent(state)
     for audit in state.audits:
         whose = "who is held out" if audit.is_held_out else "all rows"
-        yield f"  audited by {' and '.join(audit.groups)}, by {whose} (run {audit.run.hex()}):"
+        by = f"audited by {' and '.join(audit.groups)}" if audit.groups else "scores and features counted"
+        yield f"  {by}, by {whose} (run {audit.run.hex()}){':' if audit.gaps else ''}"
         for gap in audit.gaps:
             yield f"  {gap.measure:<{_NAME}} {gap.value:>10.4f} ({gap.low:.4f} to {gap.high:.4f})"
 

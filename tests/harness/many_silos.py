@@ -169,6 +169,24 @@ class MemoryLedger:
     def save_run(self, run: bytes, state: KeptState, done: int = 0, *, is_learned: bool = True) -> None:
         self.runs[run] = state
 
+    def load_own(self, run: bytes, done: int) -> tuple[int, bytes] | None:
+        return None
+
+    def keep_own(self, run: bytes, step: int, round_id: bytes, data: bytes) -> None:
+        raise AssertionError("nothing is kept here")
+
+    def learn_own(self, run: bytes, step: int, round_id: bytes, *, took_part: bool) -> None:
+        raise AssertionError("nothing is kept here")
+
+    def miss_own(self, run: bytes, first: int, done: int) -> None:
+        """Nothing is kept here."""
+
+    def drop_own(self, run: bytes, done: int) -> None:
+        raise AssertionError("nothing is kept here")
+
+    def tidy_own(self, run: bytes, done: int) -> None:
+        """Nothing is kept here."""
+
 
 @dataclass
 class Member:

@@ -254,6 +254,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         audit(DESCENT, "ward", release="private", has_drift=True),
         audit(exact("logistic-regression", "smoker", "ward", "age"), "ward", has_drift=True),
         audit(holding_out(BY_SPLIT, DESCENT), "ward", held_out=BY_SPLIT, min_cohort=20),
+        audit(DESCENT, release="private", has_drift=True),
+        audit(LOGISTIC, has_drift=True),
+        audit(CLASSES, has_drift=True),
+        audit(exact("cox", None, "ward", time="age", event="smoker"), has_drift=True),
+        audit(noised("linear-regression", "age", "ward", "smoker"), release="private", has_drift=True),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),

@@ -1,12 +1,12 @@
 """Networks with noise: descent on sums of persons' bounded gradients, or the mean of silos' bounded changes.
 
 By person a round is one step with momentum along the mean gradient in units of the clip, so that the rate is the length
-of a step if all persons agree (De et al., arXiv 2204.13650, section 3.1); the model is the mean of the weights of the last
-half of the rounds. The clip is that of the job, or follows a quantile of the gradients' norms by noised counts (Andrew et al.,
-NeurIPS 2021), and never exceeds that of the job. By silo a round is what the exact family does between two sums, and the
-server's step is that of the job's algorithm. All that is decided here follows from opened sums, so that no value of a
-row stops, shortens or fails a round; and by additions, products, quotients and roots of doubles alone, so that all
-recipients have the same weights to the last bit.
+of a step if all persons agree (De et al., arXiv 2204.13650, section 3.1); the model is the mean of the weights of the
+last half of the rounds. The clip is that of the job, or follows a quantile of the gradients' norms by noised counts
+(Andrew et al., NeurIPS 2021), and never exceeds that of the job. By silo a round is what the exact family does between
+two sums, and the server's step is that of the job's algorithm. All that is decided here follows from opened sums, so
+that no value of a row stops, shortens or fails a round; and by additions, products, quotients and roots of doubles
+alone, so that all recipients have the same weights to the last bit.
 """
 
 import math

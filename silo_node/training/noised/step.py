@@ -11,7 +11,7 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
-from silo_node.training.exact import kept_after, kept_state, scored_by
+from silo_node.training.exact import judged_of, kept_after, kept_state
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.family import Noisy
@@ -33,9 +33,14 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
-def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
-    return scored_by(NOISED_FAMILIES[task.family].judged, task, state, examples)
+def scores(task: Task, state: RunState, examples: Examples) -> Vector:
+    """Return what the model says of rows; raises ProtocolError for a family that predicts nothing."""
+    return judged_of(task, NOISED_FAMILIES[task.family].judged).scores(task, kept_state(state, task), examples)
+
+
+def outcomes(task: Task, examples: Examples) -> Vector:
+    """Return what is true of rows; raises ProtocolError for a family that predicts nothing."""
+    return judged_of(task, NOISED_FAMILIES[task.family].judged).outcomes(task, examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:

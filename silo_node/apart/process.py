@@ -14,12 +14,12 @@ from crypto.backends.sandbox import Job, Limits, Sandbox
 from crypto.errors import CryptoError
 from policies.document.networks import Networks
 from policies.document.policy import Policy
+from silo_node.apart import work as works
+from silo_node.apart.child import COMPUTE, CONFINED, NO_MEMORY
+from silo_node.apart.work import Done, Work
 from silo_node.errors import NetworkError
-from silo_node.training.networks import work as works
-from silo_node.training.networks.child import COMPUTE, CONFINED, NO_MEMORY
-from silo_node.training.networks.work import Done, Work
 
-MODULE = "silo_node.training.networks.child"
+MODULE = "silo_node.apart.child"
 START_S = 60.0  # torch's import takes seconds, on a busy machine many
 NO_LIMIT_S = 2**31  # of processor time: it computes many rounds, each of which has a limit of its own
 _MB = 1_000_000

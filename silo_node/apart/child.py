@@ -1,4 +1,4 @@
-"""The process that computes networks: `python -m silo_node.training.networks.child MEMORY CPU`, started by `apart`.
+"""The process that computes networks: `python -m silo_node.apart.child MEMORY CPU`, started by `apart`.
 
 It loads torch, computes a little of everything once, and then confines itself (`crypto.backends.confined`): it keeps
 its two pipes and opens, connects and starts nothing any more. Then it computes a little again, so that a process that
@@ -28,7 +28,8 @@ class Child:
     def __init__(self, setup: bytes) -> None:
         """Load, try, confine, and try once more; raises any exception if it cannot compute like this."""
         said = json.loads(setup)
-        from silo_node.training.networks import computing, device, work
+        from silo_node.apart import computing, work
+        from silo_node.training.networks import device
         from silo_node.training.networks.trying import tried
 
         self._computing, self._work, self._device = computing, work, device

@@ -1,15 +1,15 @@
 """The pure function of networks: from rows, a state and what a silo keeps to its blocks of a round.
 
-The same in the silo's own process (simulate) and in the confined one (`silo_node.training.networks.apart`).
+The same in the silo's own process (simulate) and in the confined one (`silo_node.apart.process`).
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from crypto.errors import ProtocolError
+from silo_node.apart.work import Done, Vectors, Work
 from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
-from silo_node.training.networks.work import Done, Vectors, Work
 from silo_node.training.noised import step as noised
 from silo_node.training.scoring import scored
 
