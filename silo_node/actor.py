@@ -35,6 +35,7 @@ from silo_node.rounds import learning, stopping
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.answers import answer_to, asked_by, failed
 from silo_node.rounds.open_rounds import OpenRounds
+from silo_node.rounds.owning import load_own
 from silo_node.rounds.proposal import load_run
 from silo_node.stepping import Alarm, Stepping
 from silo_node.telling import Teller
@@ -91,7 +92,13 @@ class SiloActor(Handing, Offered, Stepping):
             self._ledger = ledger = LedgerStore(home.path / LEDGER, signer, clock)
             timing = clock, sleep, silos, is_spread
             self._data = data = HeldData(
-                home, Path(policy_path), partial(load_run, home.silo, ledger), self._log, *timing, ledger
+                home,
+                Path(policy_path),
+                partial(load_run, home.silo, ledger),
+                self._log,
+                *timing,
+                ledger,
+                partial(load_own, home.silo, ledger),
             )
             self._guards = guards_of(keepers, home.silo.aggregators, self._ledger, signer, home.silo.policy)
             traces = RoundTraces(home.path, self._log)

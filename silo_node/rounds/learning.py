@@ -20,6 +20,7 @@ from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
 from policies.requests.training import TrainingStep
 from silo_node.graphs.resolving import with_kept
+from silo_node.rounds.owning import learn_own
 from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
@@ -61,7 +62,9 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         state = state.model_copy(update={"record": record})
         if (model := audited_model(silo, ledger, request, state, opened)) is not None:
             keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
+        learn_own(silo, ledger, request, checked)
         keep_run(silo, ledger, state, state.done)
+        ledger.tidy_own(step.run, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 
 

@@ -77,6 +77,13 @@ def made(request: Request, round_id: bytes, rows: bytes, vectors: Mapping[str, V
     )
 
 
+def lost(run: bytes, step: int) -> KeptOwn:
+    """Return what stands for something that was dropped: it has no vectors, and is of no rows."""
+    nothing = bytes(32)
+    state = OwnState(run=run, step=step, round=bytes(16), rows=nothing, request=sha256(b"").digest(), numbers=())
+    return KeptOwn(state, b"")
+
+
 def kept(own: KeptOwn, silo: str, key: SigningKey) -> bytes:
     """Return what is kept as bytes, signed."""
     return _framed(sign(own.state, silo, key), own)

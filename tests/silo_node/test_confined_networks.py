@@ -23,7 +23,7 @@ from silo_node.training.confined import work as works
 from silo_node.training.confined.apart import Apart, heard, told
 from silo_node.training.confined.computing import computed
 from silo_node.training.confined.work import Done, Work
-from silo_node.training.family import Examples
+from silo_node.training.family import Examples, Own
 from silo_node.training.models import MODELS
 from silo_node.training.networks import device
 from silo_node.training.run import RunState
@@ -82,12 +82,13 @@ def same(one: Done, other: Done) -> None:
 
 def test_work_is_read_as_it_was_written() -> None:
     own = {"control": np.array([0.1, -2.0]), "layers": np.zeros(0)}
-    written = replace(work(), own=own, keeps={"control": 2})
+    written = replace(work(), own=Own(b"\1" * 16, 3, own), keeps={"control": 2})
     read = works.read(works.written(written))
     assert read.request == written.request
     assert read.state == written.state
     assert (read.silo, read.graph, dict(read.keeps)) == ("north", b"", {"control": 2})
-    assert {name: values.tolist() for name, values in read.own.items()} == {
+    assert (read.own.run, read.own.step) == (b"\1" * 16, 3)
+    assert {name: values.tolist() for name, values in read.own.vectors.items()} == {
         name: values.tolist() for name, values in own.items()
     }
     for name, cells in written.examples.cells.items():

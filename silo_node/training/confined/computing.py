@@ -8,28 +8,29 @@ from types import MappingProxyType
 
 from crypto.errors import ProtocolError
 from silo_node.training import exact
-from silo_node.training.confined.work import Done, Vectors, Work
+from silo_node.training.confined.work import Done, Work
 from silo_node.training.judging import audited, judged
 from silo_node.training.noised import step as noised
 
 
-def _stepped(work: Work) -> Vectors:
-    return exact.contribution(work.request, work.examples, work.state)
+def _stepped(work: Work) -> Done:
+    found = exact.contributed(work.request, work.examples, work.state, work.own)
+    return Done(found.blocks, found.own)
 
 
-def _noised(work: Work) -> Vectors:
-    return noised.contribution(work.request, work.examples, work.state)
+def _noised(work: Work) -> Done:
+    return Done(noised.contribution(work.request, work.examples, work.state))
 
 
-def _judged(work: Work) -> Vectors:
-    return judged(work.request, work.examples, work.state, work.silo)
+def _judged(work: Work) -> Done:
+    return Done(judged(work.request, work.examples, work.state, work.silo, work.own))
 
 
-def _audited(work: Work) -> Vectors:
-    return audited(work.request, work.examples, work.state)
+def _audited(work: Work) -> Done:
+    return Done(audited(work.request, work.examples, work.state, work.own))
 
 
-_BY_KIND: Mapping[str, Callable[[Work], Vectors]] = MappingProxyType(
+_BY_KIND: Mapping[str, Callable[[Work], Done]] = MappingProxyType(
     {"exact-step": _stepped, "noised-step": _noised, "evaluation": _judged, "audit-step": _audited}
 )
 
@@ -39,4 +40,4 @@ def computed(work: Work) -> Done:
     kind = _BY_KIND.get(work.request.plan.kind)
     if kind is None:
         raise ProtocolError(f"no network answers a {work.request.plan.kind}")
-    return Done(kind(work))
+    return kind(work)

@@ -44,7 +44,7 @@ class Descent:
     batch: int  # rows of a step at most
     momentum: float = 0.0
     decay: float = 0.0  # of a weight, times the rate, in a step
-    pull: float = 0.0  # towards the weights that it begins at, times the distance: of FedProx
+    pull: float = 0.0  # towards other weights, times the distance: of FedProx, and of Ditto
     seed: int = 0  # of the generator that says which numbers a dropout drops
 
 
@@ -62,12 +62,33 @@ def rows_of(inputs: Arrays, targets: npt.NDArray[np.generic]) -> Rows:
 
 
 def trained(
-    graph: Graph, weights: Weights, moved: tuple[str, ...], rows: Rows, losses: Losses, descent: Descent, *orders: Order
+    graph: Graph,
+    weights: Weights,
+    moved: tuple[str, ...],
+    rows: Rows,
+    losses: Losses,
+    descent: Descent,
+    *orders: Order,
+    correction: Weights | None = None,
+    towards: Weights | None = None,
 ) -> Trained:
-    """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move."""
+    """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move.
+
+    A `correction` is added to the gradient of those weights that it has, in every step; the descent's pull is `towards`
+    these weights, or those that it begins at.
+    """
     generator = torch.Generator(current()).manual_seed(descent.seed)
     own = {name: one.clone() for name, one in weights.items()}
     free = [own[name].requires_grad_() for name in moved]
+    added = (
+        [
+            torch.zeros_like(one) if name not in correction else correction[name]
+            for name, one in zip(moved, free, strict=True)
+        ]
+        if correction
+        else []
+    )
+    anchor = [(weights if towards is None else towards)[name] for name in moved]
     velocity = [torch.zeros_like(one) for one in free] if descent.momentum else []
     total = torch.zeros((), dtype=torch.float64, device=current())
     for order in orders:
@@ -79,7 +100,9 @@ def trained(
             slopes = list(torch.autograd.grad(found.mean(), free))
             total += found.detach().sum()
             with torch.no_grad():
-                _step(free, slopes, velocity, [weights[name] for name in moved], descent)
+                if added:
+                    torch._foreach_add_(slopes, added)
+                _step(free, slopes, velocity, anchor, descent)
     for one in free:
         one.requires_grad_(False)
     return Trained(own, float(total) / max(1, rows.count))
@@ -89,18 +112,17 @@ def _step(
     free: list[torch.Tensor],
     slopes: list[torch.Tensor],
     velocity: list[torch.Tensor],
-    start: list[torch.Tensor],
+    anchor: list[torch.Tensor],
     descent: Descent,
 ) -> None:
-    if descent.decay:
-        torch._foreach_add_(slopes, free, alpha=descent.decay)
-    if descent.pull:
-        torch._foreach_add_(slopes, torch._foreach_sub(free, start), alpha=descent.pull)
-    if velocity:
-        torch._foreach_mul_(velocity, descent.momentum)
-        torch._foreach_add_(velocity, slopes)
-        slopes = velocity
-    torch._foreach_add_(free, slopes, alpha=-descent.rate)
+    for place, (weight, slope) in enumerate(zip(free, slopes, strict=True)):
+        if descent.decay:
+            slope.add_(weight, alpha=descent.decay)
+        if descent.pull:
+            slope.add_(weight - anchor[place], alpha=descent.pull)
+        if velocity:
+            slope = velocity[place].mul_(descent.momentum).add_(slope)
+        weight.add_(slope, alpha=-descent.rate)
 
 
 def outputs(graph: Graph, weights: Weights, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[slice, torch.Tensor]]:
