@@ -95,6 +95,8 @@ def _asked(
 def _labelled(shape: Shape, source: DeclaredSource, opened: Columns) -> Iterator[Labelled]:
     """Yield labels, and further columns that the family needs, all different; the first that fit are taken."""
     labels: list[str | None] = [*_of(shape.labels, "label", source, opened)] if shape.labels else [None]
+    if shape.labels and not shape.is_label_needed:
+        labels.append(None)
     needed = {name: part for name, part in shape.parts.items() if part.is_needed}
     choices = [_of(part.kinds, part.role, source, opened) for part in needed.values()]
     for label, *parts in product(labels, *choices):

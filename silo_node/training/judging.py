@@ -1,6 +1,6 @@
 """What rows add to the metrics of a model, and to an audit of it: scored in blocks, so that memory is bounded.
 
-A model of many classes has a score for each of them; no more of these exist at once than `_MOST_SCORES`.
+A model of many classes has a score for each of them; no more of these exist at once than `MOST_SCORES`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,23 +22,23 @@ from silo_node.training.grid import Integers
 from silo_node.training.run import RunState
 from silo_node.training.scoring import model_of, predicted, scored
 
-_MOST_SCORES = 2**22  # 32 MiB
+MOST_SCORES = 2**22  # 32 MiB
 
 
 def judged(
     request: Request, examples: Examples, state: RunState | None, silo: str, own: Own | None = None
 ) -> list[Integers]:
-    """Return the sums of the metrics of a model, by these rows; raises ProtocolError without the model.
+    """Return the sums of the metrics of a model, by these rows and what the silo keeps of it.
 
-    `own` is what the silo keeps for itself of it.
+    Raises ProtocolError without the model.
     """
     known, task = _known(state), model_of(request).task(request.table)
     if prediction_of(task) == "order":  # which compares rows with each other
         return contributed(request, examples, *scored(request, known, examples, own), silo)
     found = list[Integers]()
     for block in _blocks(task, examples):
-        more = contributed(request, block, *scored(request, known, block, own), silo)
-        found = [one + other for one, other in zip(found, more, strict=True)] if found else more
+        part = contributed(request, block, *scored(request, known, block, own), silo)
+        found = [one + other for one, other in zip(found, part, strict=True)] if found else part
     return found
 
 
@@ -62,7 +62,7 @@ def _known(state: RunState | None) -> RunState:
 def _blocks(task: Task, examples: Examples) -> Iterator[Examples]:
     """Yield the rows in blocks, at least one; views, not copies."""
     classes = len(task.groups) if prediction_of(task) == "classes" else 1
-    size = max(1, _MOST_SCORES // max(1, classes))
+    size = max(1, MOST_SCORES // max(1, classes))
     if examples.rows <= size:
         yield examples
         return

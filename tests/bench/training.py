@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 
 from policies.requests.families import Task
-from silo_node.training.family import Examples, State
+from silo_node.training.family import Examples
 from silo_node.training.networks.owning import Beside
 from silo_node.training.networks.round import change_of
-from silo_node.training.registry import FAMILIES
 from tests.bench.figures import publish
 from tests.harness import families
 from tests.harness.families import examples, text
+from tests.harness.networks import Run
 from tests.uses import digits
 from tests.uses.digits import Places, images
 from tests.uses.founding import running, trained
@@ -67,13 +67,6 @@ def rows(of: Task, places: Places) -> Examples:
     return examples(of, {"pixels": pixels[places], "digit": labels[places].astype(str)})
 
 
-def right(of: Task, state: State, places: Places) -> float:
-    """Return the share of images in percent of which the model says what they show."""
-    judged, own = FAMILIES[of.family].judged, rows(of, places)
-    assert judged is not None
-    return 100 * float((judged.scores(of, state, own).argmax(1) == judged.outcomes(of, own)).mean())
-
-
 def divided(division: Division, seed: int) -> tuple[list[Places], Places]:
     """Return the images of each silo, and those that judge."""
     order = np.random.default_rng(seed).permutation(len(images()[1]))
@@ -82,8 +75,7 @@ def divided(division: Division, seed: int) -> tuple[list[Places], Places]:
 
 
 def federated(of: Task, silos: Sequence[Places], test: Places) -> float:
-    state, _, _ = families.run(of, [rows(of, own) for own in silos])
-    return right(of, state, test)
+    return 100 * Run(of, [rows(of, own) for own in silos]).to_end().accuracy(rows(of, test))
 
 
 def alike(labels: npt.NDArray[np.int64], silos: int, seed: int) -> Sequence[Places]:

@@ -62,7 +62,7 @@ def trained(label: str, **options: Any) -> tuple[Task, State, Examples]:
     }  # fmt: skip
     gaps = {"debt": np.arange(COUNT) % 7 == 0, "owner": np.arange(COUNT) % 11 == 0}
     examples = families.examples(task, rows, gaps if options.get("missing") == "indicator" else {})
-    return task, State().with_(weights=weights, losses=np.zeros(0)), examples
+    return task, State().with_(weights=weights), examples
 
 
 @pytest.mark.parametrize("missing", ["drop", "indicator"])

@@ -20,6 +20,8 @@ from policies.networks.packed import decoded, encoded, packed
 from policies.requests.network_offer import FRAME_BYTES, NetworkOffer, index_of, wanted, wants
 from tests.cases import every
 from tests.harness.simulator import Simulation
+from tests.harness.states import states_of
+from tests.rounds.test_exact_families import banks as few_banks
 from tests.rounds.test_hashed import SILOS, banks, run, the_state, vector
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -263,3 +265,25 @@ def test_a_silo_that_is_away_or_lies_is_named(tmp_path: Path) -> None:
         simulation.silos["south"].rewrite = lambda step, frames: (wants(0),)
         with pytest.raises(AnalystError, match="south: it was sent frame 0, and asks for 0"):
             send_network(simulation.federation, ("middle", "south"), data, decoded(data).name)
+
+
+@pytest.mark.process
+def test_a_confined_process_trains_the_same_network(tmp_path: Path) -> None:
+    """In simulate mode a network is computed in this process, else in one that opens no file and no socket."""
+    data = a_file()
+    # All rows in one step, as the order of batches follows from the run.
+    job = JOB.format(name=decoded(data).name, weights="packed") + "[optimiser]\nbatch = 1024\n"
+    section = ("[training]", '[training.networks]\nallow = "any-graph"\n[training]')
+    found = []
+    for name, workers in (("here", None), ("apart", 1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.consilo").write_bytes(data)
+        with few_banks(tmp_path / name, job, computations=("network",), workers=workers, more=(section,)) as (
+            simulation,
+            file,
+        ):
+            assert run(simulation, file).steps == 3
+            held = [state for silo in simulation.silos.values() for state in states_of(silo) if state.exact is not None]
+            assert len({one.raw for one in held}) == 1
+            found.append(vector(held[0], "weights"))
+    assert np.allclose(found[0], found[1], rtol=0, atol=1e-5)

@@ -45,7 +45,7 @@ def network_form(task: Task, state: State) -> Network:
     kind = None if is_reconstruction(task) else kind_of(task.label_column)
     shift, scale = design.span(task.label_column)[:2] if kind == "number" else (0.0, 1.0)
     if kind is None:
-        scale = typical_of(task, state["losses"])
+        scale = typical_of(task, state.numbers.get("losses", np.zeros(0)))
     return Network(
         model=task.family,
         label=task.label,

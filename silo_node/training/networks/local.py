@@ -115,15 +115,14 @@ def _step(
     anchor: list[torch.Tensor],
     descent: Descent,
 ) -> None:
-    if descent.decay:
-        torch._foreach_add_(slopes, free, alpha=descent.decay)
-    if descent.pull:
-        torch._foreach_add_(slopes, torch._foreach_sub(free, anchor), alpha=descent.pull)
-    if velocity:
-        torch._foreach_mul_(velocity, descent.momentum)
-        torch._foreach_add_(velocity, slopes)
-        slopes = velocity
-    torch._foreach_add_(free, slopes, alpha=-descent.rate)
+    for place, (weight, slope) in enumerate(zip(free, slopes, strict=True)):
+        if descent.decay:
+            slope.add_(weight, alpha=descent.decay)
+        if descent.pull:
+            slope.add_(weight - anchor[place], alpha=descent.pull)
+        if velocity:
+            slope = velocity[place].mul_(descent.momentum).add_(slope)
+        weight.add_(slope, alpha=-descent.rate)
 
 
 def outputs(graph: Graph, weights: Weights, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[slice, torch.Tensor]]:
