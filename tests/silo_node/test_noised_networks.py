@@ -194,7 +194,14 @@ def images() -> Graph:
     ]
     calls = [
         Conv2d(
-            name="conv", of="x", weight="conv.weight", bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1
+            name="conv",
+            of="x",
+            weight="conv.weight",
+            bias=None,
+            stride=(1, 1),
+            padding=(0, 0),
+            dilation=(1, 1),
+            groups=1,
         ),
         Elementwise(call="relu", name="relu", of="conv"),
         Flatten(name="flat", of="relu"),
