@@ -27,6 +27,7 @@ from federation.transport.calls import STOPPING, CallFailedError, Once
 from federation.transport.frames import Parts
 from policies.budget.ledger import Checkpoint
 from policies.requests.catalogue import CatalogueRequest, DomainRequest
+from policies.requests.network_offer import FRAME_BYTES, INDEX_BYTES, NetworkOffer
 from policies.requests.request import Request
 
 KEPT_S = 60.0  # how long replies wait for an analyst, whose end may notice a lost stream only after 25 s
@@ -34,16 +35,17 @@ KEPT_BYTES = 192 << 20  # of the replies to one process of an analyst
 MAX_ASKED = 16  # calls of one analyst
 # Calls at a time of all analysts, for which silos work, or which read from disk. A silo's stream has 64 calls at most.
 AT_A_TIME = MappingProxyType({"catalogues": 16, "teach": 16, "report": 16})
-ALIKE = MappingProxyType({"domain": "catalogues", "evidence": "report", "stop": "teach"})
+ALIKE = MappingProxyType({"domain": "catalogues", "offer": "catalogues", "evidence": "report", "stop": "teach"})
 CALL_WAIT_S = 60.0  # for others' calls to end
 UNANSWERED_AT_ONCE, UNANSWERED_PER_DAY = 2000, 2000  # requests of one analyst that every silo refused, or that failed
 STREAMS_PER_ANALYST = 4
 M = TypeVar("M", bound=Message)
 # The calls of analysts, each with the message that the caller must have signed. None: the call names a report, and the
 # caller must have signed that report's request; `find` names a request, and knows only of the caller's own.
-ANALYST_STEPS: Mapping[str, type[CatalogueRequest | DomainRequest | Request | Stopped] | None] = {
+ANALYST_STEPS: Mapping[str, type[CatalogueRequest | DomainRequest | NetworkOffer | Request | Stopped] | None] = {
     "catalogues": CatalogueRequest,
     "domain": DomainRequest,
+    "offer": NetworkOffer,
     "submit": Request,
     "teach": None,
     "stop": Stopped,
@@ -60,6 +62,7 @@ class Calls(Protocol):
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]: ...
     async def domain(self, request: bytes) -> bytes: ...
+    async def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]: ...
     async def answer(self, asked: ReceivedRequest) -> bytes: ...
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]: ...
     async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]: ...
@@ -157,7 +160,7 @@ class Callers:
         # 3.
         self.waiting[analyst] += 1
         try:
-            if step in ("catalogues", "domain", "submit"):
+            if step in ("catalogues", "domain", "offer", "submit"):
                 await self._renewed()
             server = self._server()
             if server is None:
@@ -231,6 +234,8 @@ async def _called(server: Calls, step: str, arguments: Parts, signed: Signed[Any
             return await server.catalogues(request)
         case "domain", (request,):
             return (await server.domain(request),)
+        case "offer", (offer, index, frame):
+            return await server.offer(offer, index, frame)
         case "submit", (request,) if signed is not None:
             return (await server.answer(ReceivedRequest(request, signed.message, signed.digest)),)
         case "teach", (name,):
@@ -245,7 +250,12 @@ async def _called(server: Calls, step: str, arguments: Parts, signed: Signed[Any
 
 
 def _fits(step: str, arguments: Parts) -> bool:
-    """Whether a step takes these arguments: the index of a piece of evidence has 8 bytes, a request's hash 32."""
+    """Whether a step takes these arguments: the index of a piece of evidence has 8 bytes, a request's hash 32.
+
+    That of a frame of a packed network has 8 too, and the frame follows it.
+    """
+    if step == "offer":
+        return len(arguments) == 3 and len(arguments[1]) == INDEX_BYTES and len(arguments[2]) <= FRAME_BYTES
     if step == "find" and [len(one) for one in arguments] != [32]:
         return False
     return [len(one) for one in arguments[1:]] == ([8] if step == "evidence" else []) and len(arguments) > 0

@@ -41,6 +41,7 @@ from crypto.rounds.payload import piece_sizes
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
 from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
+from policies.requests.network_offer import MAX_REPLY_BYTES, NetworkOffer
 from policies.units import MAX_BUSY_S, WAIT_S
 
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
@@ -140,6 +141,19 @@ class Server:
         if len(frames) != 1 or len(frames[0]) > MAX_DOMAIN_REPLY_BYTES:
             raise AggregatorError(f"{silo} did not send the values of a domain", "ask again when it is back")
         return frames[0]
+
+    async def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        """Relay a frame of a packed network to the silos that a signed NetworkOffer names; return each one's answer.
+
+        In the order of the offer; an empty one of a silo that does not answer. Nothing of it is kept or read here.
+        """
+        silos = unverified(offer, NetworkOffer).silos  # a forged one is refused by each silo
+        calls = {
+            silo: self._silos[silo].call("take_network", offer, index, frame) for silo in silos if silo in self._silos
+        }
+        replies = await self._calls.gather(calls, self._busy.waits_s())
+        found = (replies.get(silo, ()) for silo in silos)
+        return tuple(one[0] if len(one) == 1 and len(one[0]) <= MAX_REPLY_BYTES else b"" for one in found)
 
     async def submit(self, request: bytes) -> bytes:
         """Answer a signed request, see `answer`; raises WireError on bytes that are not a request."""

@@ -232,6 +232,9 @@ class AggregatorActor:
     async def domain(self, request: bytes) -> bytes:
         return await self._server.domain(request)
 
+    async def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        return await self._server.offer(offer, index, frame)
+
     async def submit(self, request: bytes) -> bytes:
         return await self._server.submit(request)
 

@@ -43,7 +43,7 @@ class StreamSilo:
             session = await self._wait()
             if instance not in (b"", self._instance):
                 raise LinkError(f"{self.silo} was started anew")
-            if session.is_draining and step in ("catalogue", "domain", "propose"):
+            if session.is_draining and step in ("catalogue", "domain", "take_network", "propose"):
                 raise LinkError(f"{self.silo} is stopping")
             instance = self._instance
             try:

@@ -51,6 +51,9 @@ class Link(Protocol):
     def domain(self, request: bytes) -> bytes:
         """Relay a signed DomainRequest to the silo that it names; return the silo's answer."""
 
+    def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        """Relay a frame of a packed network to the silos of a signed NetworkOffer; return each one's answer."""
+
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         """Submit a signed Request; return an EncryptedReport or a signed Failure."""
 
@@ -131,6 +134,9 @@ class RemoteLink:
 
     def domain(self, request: bytes) -> bytes:
         return self._only(self._call("domain", request))
+
+    def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        return self._call("offer", offer, index, frame)
 
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         return self._only(self._wait(self._called("submit", (request,)), CALL_TIMEOUT_S + more_s))

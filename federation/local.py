@@ -55,6 +55,9 @@ class RayLink:
     def domain(self, request: bytes) -> bytes:
         return bytes(self._get(self._actor.domain.remote(request)))
 
+    def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.offer.remote(offer, index, frame)))
+
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         return bytes(self._get(self._actor.submit.remote(request), CALL_TIMEOUT_S + more_s))
 

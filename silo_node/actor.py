@@ -29,11 +29,13 @@ from silo_node.ledger.checkpoints import CheckpointKeeper, guards_of
 from silo_node.ledger.log import Signer
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
+from silo_node.offered import Offered
 from silo_node.profiles import chosen_after, rebase
 from silo_node.rounds import learning, stopping
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.answers import answer_to, asked_by, failed
 from silo_node.rounds.open_rounds import OpenRounds
+from silo_node.rounds.owning import load_own
 from silo_node.rounds.proposal import load_run
 from silo_node.stepping import Alarm, Stepping
 from silo_node.telling import Teller
@@ -48,7 +50,7 @@ NOISE_S = 10.0  # for that, before a silo says that it is ready
 MAX_LOG_BYTES = 8 << 20
 
 
-class SiloActor(Handing, Stepping):
+class SiloActor(Handing, Offered, Stepping):
     """One silo. Every public method takes and returns bytes of the wire vocabulary."""
 
     IS_ONE_TRUST_DOMAIN = True  # with the other silos, as in simulate mode
@@ -90,7 +92,13 @@ class SiloActor(Handing, Stepping):
             self._ledger = ledger = LedgerStore(home.path / LEDGER, signer, clock)
             timing = clock, sleep, silos, is_spread
             self._data = data = HeldData(
-                home, Path(policy_path), partial(load_run, home.silo, ledger), self._log, *timing, ledger
+                home,
+                Path(policy_path),
+                partial(load_run, home.silo, ledger),
+                self._log,
+                *timing,
+                ledger,
+                partial(load_own, home.silo, ledger),
             )
             self._guards = guards_of(keepers, home.silo.aggregators, self._ledger, signer, home.silo.policy)
             traces = RoundTraces(home.path, self._log)
@@ -115,6 +123,7 @@ class SiloActor(Handing, Stepping):
         self._judging = threading.Lock()  # for the last judgement of a request, and its reservation
         self._turn = threading.Lock()  # for a look at the rounds, or a change of them: nothing is computed under it
         self._learning, self._handing = threading.Lock(), threading.Lock()
+        self._arriving = threading.Lock()
         self._eraser = Alarm(self._erase)
         self._is_closed = False
         self._eraser.ring_in(stepping.LOOK_S)

@@ -36,7 +36,12 @@ class NetworkError(SiloError):
     """A network that exceeded a limit of the policy in its process, or failed there.
 
     Message and hint follow from the policy and from which limit it was alone, so an exact source may tell them.
+    `cause` is for the owner's log.
     """
+
+    def __init__(self, message: str, hint: str = "", cause: str = "") -> None:
+        super().__init__(message, hint)
+        self.args, self.cause = (message, hint, cause), cause
 
 
 class HomeError(SiloError):

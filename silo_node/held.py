@@ -11,7 +11,7 @@ from policies.document.policy import Policy
 from policies.document.purposes import ConsentTable
 from policies.requests.request import Request
 from silo_node.data.check import load_sources
-from silo_node.data.compute import Computer, has_private_training, to_load
+from silo_node.data.compute import Computer, LoadOwn, has_private_training, to_load
 from silo_node.data.consent import load_consent
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import check_forgotten, forgotten_among
@@ -58,6 +58,7 @@ class HeldData:
         silos: int | None,
         is_spread: bool,
         ledger: Names,
+        load_own: LoadOwn,
     ) -> None:
         """Check every source and the decisions; raises SourceError. `start` is next.
 
@@ -78,10 +79,10 @@ class HeldData:
             computer: Computes
             if silos is None:
                 forgotten = partial(forgotten_among, policy, home.path, ledger.kept)
-                computer = Computer(policy, *held, load_run, reader, forgotten=forgotten)
+                computer = Computer(policy, *held, load_run, reader, forgotten=forgotten, load_own=load_own)
             else:
                 killable = KillableComputer(
-                    home.policy, policy_path, limits_of(policy, silos), load_run, ledger.kept, log.warning
+                    home.policy, policy_path, limits_of(policy, silos), load_run, ledger.kept, log.warning, load_own
                 )
                 computer = killable
                 if reader is not None:

@@ -8,6 +8,7 @@
 * silo.toml: the federation, its authority's verification key, and the tick of contributions
 * roster.signed: the silos and aggregators of the federation, signed by the authority
 * ledger.sqlite: the ledger and the log
+* networks: packed networks under their hashes, and the signed approvals of them; see `silo_node.graphs.kept`
 * rounds: what aggregators signed in the silo's rounds, for receipts
 * silo.log: errors, for the owner only
 * silo.lock: locked while the silo runs; serve.lock: locked while `consilo-silo serve` runs
@@ -37,6 +38,7 @@ from policies.document.signatures import SUFFIX, admit, read_signatures, written
 from policies.domains import text_of
 from policies.errors import LedgerError, PolicySignatureError
 from silo_node.errors import HomeError
+from silo_node.graphs.kept import KeptNetworks
 from silo_node.ledger.checkpoints import check_tolerated
 from silo_node.ledger.events import PolicyInForce, RosterInForce
 from silo_node.ledger.witness import in_force
@@ -203,6 +205,7 @@ def read_home(policy_path: Path) -> Home:
         aggregators=roster.aggregator_keys,
         policy=file.policy,
         policy_hash=file.digest,
+        graphs=KeptNetworks(path, path / LEDGER),
     )
     return Home(path, silo, settings["tick_ms"] / 1000, file)
 

@@ -25,18 +25,31 @@ from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.load import PolicyFile
 from policies.document.policy import Compute, Policy
 from policies.requests.request import Request
-from silo_node.apart.process import heard
 from silo_node.data.coded import Bools
-from silo_node.data.compute import is_slow, not_installed
-from silo_node.data.figures import Vectors, read_as
+from silo_node.data.compute import LoadOwn, is_slow, keeps_of, not_installed
+from silo_node.data.figures import Computed, Vectors, read_as
 from silo_node.data.loading import FAILED, LOADED, LOADING, UNCONFINED
 from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.reader import REFRESH_S
 from silo_node.data.prepared.snapshot import Snapshot
 from silo_node.data.prepared.store import FOLDER, Made
-from silo_node.data.worker import AHEAD, COMPUTE, JUDGE, LOAD, PREPARE, REFRESH, write_kept, write_states
+from silo_node.data.worker import (
+    AHEAD,
+    COMPUTE,
+    JUDGE,
+    LOAD,
+    PREPARE,
+    REFRESH,
+    has_own,
+    own_bytes,
+    own_from,
+    write_kept,
+    write_own,
+    write_states,
+)
 from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import heard
 from silo_node.training.run import RunState, check_position, runs_of
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
@@ -94,9 +107,11 @@ class KillableComputer:
         load_run: Callable[[bytes], RunState | None],
         kept: Keeps,
         tell: Callable[[str], None] = lambda _: None,
+        load_own: LoadOwn = lambda request: None,
     ) -> None:
         """`tell` the owner, once, what a worker cannot do here."""
         self._tell, self._is_told = tell, False
+        self._load_own = load_own
         self._limits, self._load_run, self._kept = limits, load_run, kept
         self._policy = file.policy
         self._setup = json.dumps(
@@ -119,7 +134,11 @@ class KillableComputer:
         self._warm_up()
 
     def contribution(self, request: Request, now: int, deadline: float | None = None) -> Vectors:
-        """Return the vectors of a request; raises ComputeError if the process was killed or has failed.
+        """Return the vectors of a request; raises as `computed`."""
+        return self.computed(request, now, deadline).vectors
+
+    def computed(self, request: Request, now: int, deadline: float | None = None) -> Computed:
+        """Return what comes of a request; raises ComputeError if the process was killed or has failed.
 
         A `deadline`, by the clock that only goes forward, stands for that of a request which is taken up now.
 
@@ -132,10 +151,14 @@ class KillableComputer:
         states = filter(None, map(self._load_run, runs_of(request)))
         extents = request.plan.statistics(request.table).values()
         lengths, words = [extent.length for extent in extents], [extent.word_bytes for extent in extents]
-        payload = now.to_bytes(8, "big") + write_states(states) + request.encode()
-        job = Job("a computation", COMPUTE, payload, sum(map(mul, lengths, words)))
+        own, keeps = self._load_own(request), keeps_of(request)
+        payload = now.to_bytes(8, "big") + write_states(states) + write_own(own) + request.encode()
+        is_owning = has_own(request, is_kept=own is not None)
+        size = sum(map(mul, lengths, words)) + (own_bytes(keeps) if is_owning else 0)
+        job = Job("a computation", COMPUTE, payload, size)
         reply = self._within(job, self._deadline(request) if deadline is None else deadline)
-        return read_as(reply, lengths, words)
+        vectors = read_as(reply, lengths, words)
+        return own_from(reply, vectors, keeps) if is_owning else Computed(vectors)
 
     def judged(self, request: Request, now: int, snapshot: Snapshot, deadline: float) -> Bools:
         """Return which persons of the newest snapshot are in for a request; raises ComputeError past the deadline."""
@@ -209,7 +232,11 @@ class KillableComputer:
                 return self._warm[0].run(self._told(replace(job, wall_s=left_s)))
             except CryptoError as err:
                 self._warm_up(ended=self._warm.popleft())
-                raise heard(err.message) or ComputeError(err.message, err.hint) from None
+                if (of_network := heard(err.message)) is None:
+                    raise ComputeError(err.message, err.hint) from None
+                if of_network.cause:
+                    self._tell(of_network.cause)
+                raise of_network from None
         finally:
             self._turn.release()
 

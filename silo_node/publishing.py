@@ -17,11 +17,12 @@ from policies.document.policy import Analyst
 from policies.domains import text_of
 from policies.requests.catalogue import DOMAIN_MAGIC, Catalogue, CatalogueRequest, DomainRequest
 from policies.requests.denials import NOT_AN_ANALYST
+from policies.requests.network_offer import NetworkOffer
 from silo_node.rounds.proposal import Fresh
 from silo_node.rounds.states import Silo
 from silo_node.standing import standing_of
 
-M = TypeVar("M", CatalogueRequest, DomainRequest)
+M = TypeVar("M", CatalogueRequest, DomainRequest, NetworkOffer)
 
 
 def catalogue(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, data: bytes) -> Catalogue:
@@ -47,6 +48,14 @@ def domain(silo: Silo, now: int, data: bytes) -> bytes:
     if message.silo != silo.name or found is None:
         raise ProtocolError("this silo's policy has no open column with that domain")
     return DOMAIN_MAGIC + text_of(found.known)
+
+
+def offered(silo: Silo, now: int, data: bytes) -> NetworkOffer:
+    """Return the offer of a packed network that an analyst signed for this silo, among others; raises CryptoError."""
+    message, _ = _asked(silo, now, data, NetworkOffer)
+    if silo.name not in message.silos:
+        raise ProtocolError("the packed network is offered to other silos")
+    return message
 
 
 def _asked(silo: Silo, now: int, data: bytes, kind: type[M]) -> tuple[M, Analyst]:

@@ -21,7 +21,7 @@ from policies.document.policy import Policy
 from policies.requests.request import Request
 from silo_node.data import answer
 from silo_node.data.coded import Bools
-from silo_node.data.figures import Vectors
+from silo_node.data.figures import Computed, Vectors
 from silo_node.data.prepared.part import Question
 from silo_node.data.prepared.reader import PARTITION_ROWS, Reader
 from silo_node.data.prepared.snapshot import Snapshot
@@ -36,6 +36,12 @@ class SpreadComputer:
 
     def __init__(self, inner: KillableComputer, policy: Policy, reader: Reader, from_rows: int) -> None:
         self._inner, self._policy, self._reader, self._from_rows = inner, policy, reader, from_rows
+
+    def computed(self, request: Request, now: int) -> Computed:
+        """Return what comes of a request; raises ComputeError if it does not end in time."""
+        if request.plan.training is not None or request.plan.judged is not None:
+            return self._inner.computed(request, now)
+        return Computed(self.contribution(request, now))
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request; raises ComputeError if it does not end in time."""

@@ -16,6 +16,7 @@ from policies.decision.computing import stated_ms
 from policies.decision.sending import sending_ms
 from policies.requests.request import Request, resolved
 from policies.requests.standing import LIFETIME, MAX_RUNS, Left, ReservedRun, Standing
+from silo_node.graphs.resolving import with_kept
 from silo_node.rounds.proposal import Fresh, foretold
 from silo_node.rounds.states import Silo
 
@@ -30,7 +31,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
     if not body:
         return Standing(left=left, runs=runs)
     try:
-        request = resolved(Request.decode(body), compiled(silo.policy).domains)
+        request = with_kept(silo.graphs, resolved(Request.decode(body), compiled(silo.policy).domains))
     except WireError as err:
         raise ProtocolError(f"the request cannot be read: {err.message}") from err
     if request.analyst != analyst or request.federation != silo.federation or silo.name not in request.silos:

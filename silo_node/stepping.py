@@ -21,7 +21,7 @@ from silo_node.errors import NetworkError, SpentError
 from silo_node.ledger.checkpoints import Guards
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
-from silo_node.rounds import proposal, proving, steps
+from silo_node.rounds import owning, proposal, proving, steps
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.open_rounds import OpenRounds, digest_of
 from silo_node.rounds.states import Silo
@@ -224,7 +224,10 @@ class Stepping:
         try:
             with ThreadPoolExecutor(1) as beside:  # it takes no time after the computing, whose end depends on rows
                 drawn = beside.submit(steps.noise_of, committed, self._noise)
-                exact = computing.contribution(committed, now, begins, leaving)
+                computed = computing.contribution(committed, now, begins, leaving)
+            exact = computed.vectors
+            owning.settle(self._silo, self._ledger, request, round_id, computed, self._teller.warned)
+            del computed
             self._teller.cut(round_id, steps.cut_by(committed, exact))
             vector = drawn.result()
             steps.fill(committed, exact, vector)

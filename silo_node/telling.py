@@ -46,6 +46,10 @@ class Teller:
             self._lines.told(kind)
         return True
 
+    def warned(self, text: str) -> None:
+        """Write what the owner should know, and nobody else can cause often."""
+        self._log.warning("%.500s", text)
+
     def cut(self, round_id: bytes, cut: Sequence[str]) -> None:
         """Write which figures the backend could not carry; in any case one line, so that its time tells nothing."""
         if cut:

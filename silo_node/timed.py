@@ -18,7 +18,7 @@ from policies.document.policy import Policy
 from policies.requests.network_steps import loaded_as
 from policies.requests.request import Request
 from policies.units import MAX_BUSY_S
-from silo_node.data.figures import Vectors
+from silo_node.data.figures import Computed
 from silo_node.errors import SiloError
 from silo_node.rounds import steps
 from silo_node.rounds.states import Committed
@@ -183,8 +183,8 @@ class TimedComputing:
             self._sleep(begins - now)
         return None
 
-    def contribution(self, committed: Committed, now: int, begins: float, leaving: Leaving) -> Vectors:
-        """Return what a request contributes. If the computing fails on a private source, that is nothing.
+    def contribution(self, committed: Committed, now: int, begins: float, leaving: Leaving) -> Computed:
+        """Return what comes of a request. If the computing fails on a private source, that is nothing.
 
         So nobody outside can tell from a failure that rows are what they are; the owner is told. `begins` is the
         `turn` of the request, by the clock that only goes forward. Where the policy states a time, it ends no sooner
@@ -195,16 +195,16 @@ class TimedComputing:
         self._sleep_until(begins)
         try:
             if stated is not None:
-                return self.computer.contribution(request, now)
+                return self.computer.computed(request, now)
             with self._turns.taken(request.analyst, MAX_BUSY_S):  # so its own time begins with its turn
-                return self.computer.contribution(request, now)
+                return self.computer.computed(request, now)
         except Exception as err:
             leaving.failed()
             if isinstance(err, ProtocolError) or request.plan.release != "private":
                 raise  # ProtocolError: a step of training that is not the next one
             reason = f"{type(err).__name__}: {err}"
             self._log.error("%s, as its computing failed: %.500s%s", ANSWERED_BY_NOTHING, reason, REMEDY)
-            return steps.nothing_of(committed)
+            return Computed(steps.nothing_of(committed))
         finally:
             if stated is not None:
                 self._sleep_until(leaving.over)

@@ -13,11 +13,13 @@ from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
 from federation.terminal import Commands, add_command, add_group, plain, put_out
 from policies.models.card import Card, registered, written
-from policies.models.exporting import FORMATS, exported
+from policies.models.exporting import FORMATS, FORMATS_IN_WORDS, exported
 from policies.models.forms import Form
+from policies.models.layers import layers_of
 from policies.models.predicting import predict_by_form
 from policies.models.released import ReleasedModel, digest_of_model
 from policies.models.shown import fitted_lines
+from policies.networks.names import NETWORKS
 from policies.requests.families import SHAPES
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
@@ -25,6 +27,10 @@ from policies.units import counted, when
 
 _HASHED = "its weights are of hashed values, which no form lists; an owner predicts with `consilo-silo models predict`"
 _NO_FORM = "a feature has a long domain, which no form lists; an owner predicts with `consilo-silo models predict`"
+_NETWORK = (
+    "a network is released without its form where a silo keeps layers for itself, its packed file was not there, or a"
+    " feature has a long domain; an owner predicts with `consilo-silo models predict`"
+)
 _STAYS = 'only its silos have it; train with recipients = ["silos", "analyst"], where every policy opens that'
 
 
@@ -46,7 +52,7 @@ def add_model_commands(commands: Commands) -> None:
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
     export = add_command(actions, "export", _export, "write a model that predicts to a file")
     _run(export)
-    export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
+    export.add_argument("--format", choices=FORMATS, default="json", help=FORMATS_IN_WORDS)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
     add_pack_command(actions)
 
@@ -143,6 +149,7 @@ def _show(options: argparse.Namespace, notes: Console) -> int:
         print(f"  {silo}: in {counted(count, 'round')}")
     if entry.model is not None:
         print("\n".join(map(plain, fitted_lines(entry.model.fitted))))
+        print("".join(f"  {plain(one)}\n" for one in layers_of(entry.record, entry.model.portable)), end="")
         print(f"  sha256 {digest_of_model(entry.model.fitted, entry.model.portable)}")
     elif entry.why_no_model:
         print(f"  not released to you: {plain(entry.why_no_model)}")
@@ -174,7 +181,7 @@ def _form(entry: RunEntry) -> Form:
     shape = SHAPES.get(model.family)
     if shape is None or shape.predicts is None:
         raise AnalystError(f"no prediction form: {model.family} predicts nothing of a row", "take a model that does")
-    hint = _HASHED if model.family == "hashed-logistic" else _NO_FORM
+    hint = _HASHED if model.family == "hashed-logistic" else _NETWORK if model.family in NETWORKS else _NO_FORM
     raise AnalystError(f"no prediction form of the model of run {entry.name[:12]} was released", hint)
 
 
@@ -198,6 +205,7 @@ def _card(entry: RunEntry) -> Card:
         metrics=entry.metrics,
         audit=entry.audit,
         holders=entry.holders,
+        layers=layers_of(entry.record, model.portable),
     )
 
 
@@ -215,7 +223,9 @@ def _predict(options: argparse.Namespace, notes: Console) -> int:
 
 def _export(options: argparse.Namespace, notes: Console) -> int:
     entry = _registry(options).entry(options.name)
-    data = exported(_form(entry), options.format)
+    request, _ = _asked(entry)
+    told = {"run": entry.name, "purpose": request.purpose, "analyst": request.analyst, "rounds": str(entry.done)}
+    data = exported(_form(entry), options.format, told)
     write_out(options.out, data)
     print(f"{options.out}: {_released(entry).family}, {len(data):,} bytes")
     return 0

@@ -24,6 +24,7 @@ from policies.document.domain_files import put_beside
 from policies.document.draft import PolicyDraft, drafted, to_fill_in
 from policies.document.found import FoundTable, stored_table
 from policies.document.sniff import sniff_file
+from policies.document.stored_lists import with_lengths
 from policies.errors import SniffError
 from policies.units import counted
 
@@ -187,4 +188,4 @@ def _parquet_types(silo: str, file: Path) -> dict[str, str]:
     except duckdb.Error as err:
         reason = str(err).splitlines()[0][:200]
         raise AnalystError(f"silo {silo!r}: {file} cannot be read as parquet ({reason})", "mend the file") from err
-    return {str(row[0]): str(row[1]) for row in rows}
+    return with_lengths({str(row[0]): str(row[1]) for row in rows}, file)

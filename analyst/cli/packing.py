@@ -42,6 +42,6 @@ def _pack(options: argparse.Namespace, notes: Console) -> int:
         print(f"  {plain(line)}")
     print("in a job:")
     print("  [model]")
-    print('  family = "network"')
     print(f'  graph = "{network.name}"')
+    print(f'  file = "{plain(str(options.out))}"')
     return 0

@@ -82,7 +82,10 @@ def pairwise(kind: str) -> Reader:
         left, right = given["input"], given["other"]
         if given.get("alpha", 1) != 1:
             raise WritingError("alpha is not 1", "multiply before")
-        if not isinstance(left, Laid) and kind != "sub":
+        if not isinstance(left, Laid) and kind == "sub":  # a - b is -b + a, to the last bit
+            laid = rows(scaled(writer, node, rows(right), times=-1))
+            return pairwise("add")(writer, node, {"input": laid, "other": left})
+        if not isinstance(left, Laid):
             left, right = right, left
         laid = rows(left)
         if isinstance(right, int | float):

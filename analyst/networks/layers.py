@@ -139,8 +139,11 @@ def matmul(writer: Writer, node: fx.Node, given: Arguments) -> Value:
     alike = len(left.axes) == len(right.axes) and left.rows_at == right.rows_at
     if not alike or left.rows_at >= len(left.axes) - 2:
         raise LayoutError("its product is over the rows of a batch, or its two tensors have them in different axes")
-    name, shape = writer.call("matmul", node.name, writer.in_order(alone(left)), other=writer.in_order(alone(right)))
-    return fresh(name, shape, left.rows_at)
+    if (left.axes[left.rows_at] == (ROWS,)) != (right.axes[right.rows_at] == (ROWS,)):
+        raise LayoutError("one of its tensors has the rows of a batch and something else in one axis")
+    left = in_its_order(writer, left)
+    name, shape = writer.call("matmul", node.name, left.node, other=writer.in_order(right))
+    return _with_new_last(left, name, shape)
 
 
 def attention(writer: Writer, node: fx.Node, given: Arguments) -> Value:

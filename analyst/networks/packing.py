@@ -36,6 +36,7 @@ from policies.networks.values import Tensor
 
 _SAMPLE_ROWS = 3
 _BY_ROW = "let each row be computed by itself: the first axis of an input is the batch"
+_BY_COUNT = f"{_BY_ROW}; take its size as x.shape[0], not as len(x) or a number"
 _BRANCH = "a network takes no branch on its numbers: use products and sums"
 _BEGUN = frozenset({"aten.zeros.default", "aten.new_zeros.default"})  # of the size of a batch
 _CONSTANT = {"initial": "constant", "bound": None}
@@ -69,7 +70,7 @@ def _exported(module: nn.Module, inputs: Sequence[InputForm], file: Path) -> Exp
         if "data-dependent" in text or "DataDependent" in type(err).__name__:
             raise PackError(f"{line_of(err, file)}it branches on numbers of a row", _BRANCH) from err
         if "Constraints violated" in text or ("rows" in text and "specialize" in text):
-            raise PackError(f"{file.name}: it fixes the number of rows of a batch", _BY_ROW) from err
+            raise PackError(f"{file.name}: it fixes the number of rows of a batch", _BY_COUNT) from err
         hint = "run the module by itself on a batch of the shape that --input gives"
         raise PackError(f"{line_of(err, file)}torch.export cannot trace it: {text[:300]}", hint) from err
 

@@ -50,6 +50,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "aten.group_norm.default": layers.group_norm,
         "aten.dropout.default": elements.dropout,
         "aten.cat.default": views.cat,
+        "aten.stack.default": views.stacked,
         "aten.scaled_dot_product_attention.default": layers.attention,
         "aten.lstm.input": layers.recurrent("lstm"),
         "aten.gru.input": layers.recurrent("gru"),

@@ -23,6 +23,8 @@ INSTEAD: Mapping[str, str] = MappingProxyType(
         "max.dim": "use torch.amax",
         "rnn_tanh": "use nn.GRU or nn.LSTM",
         "rnn_relu": "use nn.GRU or nn.LSTM",
+        "gru_cell": "use nn.GRU",
+        "lstm_cell": "use nn.LSTM",
         "embedding_bag": "use nn.Embedding, and the mean over the places",
         "pow": "write x * x",
         "square": "write x * x",

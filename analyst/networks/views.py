@@ -199,6 +199,13 @@ def expanded(writer: Writer, node: fx.Node, given: Arguments) -> Value:
     return laid
 
 
+def stacked(writer: Writer, node: fx.Node, given: Arguments) -> Value:
+    """Read tensors side by side along a new axis."""
+    parts = [rows(one) for one in given["tensors"]]
+    dim = given["dim"] % (len(parts[0].axes) + 1)
+    return cat(writer, node, {"tensors": [with_axis(one, dim) for one in parts], "dim": dim})
+
+
 def cat(writer: Writer, node: fx.Node, given: Arguments) -> Value:
     """Read tensors one after the other."""
     parts = [rows(one) for one in given["tensors"]]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from policies.errors import reason_of
 from policies.networks.calls import AnyCall, Call
 from policies.networks.values import Shape, Tensor
 
+_LEAST, _MOST = 1e-7, 1e9  # of a number of a call, whose digits a message holds
 _CALL: TypeAdapter[Call] = TypeAdapter(AnyCall)
 
 
@@ -121,7 +123,9 @@ class Writer:
 
 
 def decimal(number: float) -> str:
-    """Return a number as the plain decimal that gives it again, to the last bit."""
+    """Return a number as the plain decimal that gives it again, to the last bit; raises WritingError if none does."""
+    if not isfinite(number) or (number and not _LEAST <= abs(number) < _MOST):
+        raise WritingError(f"the number {number}", f"use numbers from {_LEAST:g} up to {_MOST:g}, or 0")
     text = format(Decimal(repr(float(number))), "f")
     text = (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
     return "0" if text == "-0" else text

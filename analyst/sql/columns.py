@@ -31,7 +31,12 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
         if isinstance(node.parent, exp.Predicate) and node.arg_key != "this" and not hint.startswith("did you mean"):
             hint = f"a text stands in single quotes, as in {exp.Literal.string(node.name).sql()}; {hint}"
         raise SqlError(f"unknown column {node.name!r}{sql_position(node)}", hint)
-    return offer.with_values(offer.column(table, node.name))
+    found = offer.with_values(offer.column(table, node.name))
+    if found.type == "array":
+        message = f"column {node.name!r}{sql_position(node)} holds arrays of shape {list(found.shape)}"
+        hint = "no question reads arrays; a training job takes them, where its model does: name it under features"
+        raise SqlError(message, hint)
+    return found
 
 
 def by_each(person: str, table: str) -> str:

@@ -234,7 +234,7 @@ def _definition(opened: OpenColumn, has_other_end: bool) -> str:
     Of a calendar the end is said where silos have others.
     """
     column = opened.column
-    parts: list[str] = [column.type]
+    parts: list[str] = [column.kind_in_words]
     if column.low is not None and column.high is not None:
         step = Decimal(column.step or 1)
         parts.append(f"{column.low * step:f} to {column.high * step:f} in steps of {step:f}")

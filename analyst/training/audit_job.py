@@ -1,7 +1,7 @@
 """The section [audit] of a job file: by which groups a model is audited, and the largest gap that it may have."""
 
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,7 +58,7 @@ class AuditJob(BaseModel):
 
 def counted_alone(epsilon: Number | None) -> AuditJob:
     """Return the audit of a job that is watched and names no groups: scores and features are counted in bins alone."""
-    found = {"groups": (), "measure": None, "max_gap": None, "epsilon": epsilon, "recipients": ("silos", "analyst")}
+    found: dict[str, Any] = {"groups": (), "epsilon": epsilon, "recipients": ("silos", "analyst")}
     return AuditJob.model_construct(**found)
 
 

@@ -47,7 +47,7 @@ class Audited:
 
 def gaps_of(audited: Audited) -> tuple[Figure, ...]:
     """Return the gaps that an audit found, as a model's card has them; none where they were not released."""
-    if audited.found is None or not audited.found.listings:
+    if audited.found is None or not audited.found.listings or not audited.groups:
         return ()
     by = " and ".join(audited.groups)
     found = []

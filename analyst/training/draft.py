@@ -5,6 +5,7 @@ is left out where it is closed, or not at every silo, and a note says so.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,9 @@ from policies.document.catalogue import defined
 from policies.document.drafted_roles import FEATURE, LABEL
 from policies.document.found import FoundTable
 from policies.errors import reason_of
+from policies.networks.names import PACKED, REGISTERED
 from policies.requests.families import SHAPES, Kind
+from policies.requests.networks import RUN_ROUNDS
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES
@@ -27,12 +30,22 @@ from policies.units import MAX_STEPS
 MIN_COHORT = 10  # of the drafted policies
 DEFAULT_EPSILON = 1.0  # of a run, where the lifetime is to be filled in
 _HEAD = """\
-# Drafted by `consilo new --job`. Every key is explained in docs/training.md.
+# Drafted by `consilo new --job`. Every key is explained in docs/{page}.
 schema   = "consilo-job/1"
-model    = {model}
-table    = {table}
+{model}table    = {table}
 purpose  = {purpose}
 """
+_NETWORK = """
+[model]
+family = {model}
+{sizes}
+[optimiser]                           # how silos train, and how the sums of their changes move the network
+{optimiser}
+[rounds]
+most = {rounds:<31}# at most; add patience and [metric] to end by a metric
+"""
+_SIZES = ("hidden", "channels", "embedding", "size", "latent")  # options that a draft shows, with their defaults
+_OPTIMISER = ("algorithm", "rate", "epochs", "batch")
 _PRICE = """\
 epsilon  = {epsilon:<27}# of the whole run, to one person
 """
@@ -73,7 +86,10 @@ class Wanted:
         for name, part in shape.parts.items():
             if part.is_needed and name not in self.parts:
                 raise AnalystError(f"{self.model} needs a column for its {name}", f"add --part {name}=COLUMN")
-        if shape.labels and self.label is None:
+        if self.model == PACKED:
+            hint = "draft a shipped one, such as --job mlp, and put [model] graph in the place of its family"
+            raise AnalystError("a packed network is named by its SHA-256, which no draft knows", hint)
+        if shape.labels and self.label is None and shape.is_label_needed:
             raise AnalystError(f"{self.model} needs a label", "add --label COLUMN: what it predicts")
         if not shape.labels and self.label is not None:
             raise AnalystError(f"{self.model} has no label", f"leave out --label {self.label}")
@@ -167,8 +183,8 @@ def _open_features(
     keys = [key for key in dict.fromkeys(key for known in columns.values() for key in known) if key not in used]
     is_id = {key for known in columns.values() for key, one in known.items() if one.is_id}
     closed = {key: _why_closed(key, columns) for key in keys if key not in is_id}
-    takes, first = SHAPES[wanted.model].takes, next(iter(columns))
-    features = tuple(key for key, why in closed.items() if not why and _is_taken(columns[first][key], takes))
+    shape, first = SHAPES[wanted.model], next(iter(columns))
+    features = tuple(key for key, why in closed.items() if not why and shape.fits(_kind_of(columns[first][key])))
     if not features:
         hint = "open columns in the file of columns: bounds for numbers, a domain for texts, a line for a bool"
         raise AnalystError("no column is open as a feature at every silo", hint)
@@ -183,15 +199,18 @@ def _open_features(
     return features, tuple(notes)
 
 
-def _is_taken(draft: ColumnDraft, takes: frozenset[Kind]) -> bool:
-    """Tell whether a family takes a column of this kind as a feature: a bool, one of a domain, a number with bounds."""
-    said = draft.declared or {}
-    kind: Kind = "bool" if draft.type == "bool" else "number" if said.get("bounds") is not None else "text"
-    return not takes or kind in takes
+def _kind_of(draft: ColumnDraft) -> Kind:
+    """Return the kind of a column that is open: a bool, an array, one of a domain, a number with bounds."""
+    if draft.type in ("bool", "array"):
+        return "bool" if draft.type == "bool" else "array"
+    return "number" if (draft.declared or {}).get("bounds") is not None else "text"
 
 
 def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str], marked: str | None) -> str:
-    text = _HEAD.format(model=toml(wanted.model), table=toml(table), purpose=toml(answers.purpose))
+    is_network = wanted.model in REGISTERED
+    model = "" if is_network else f"model    = {toml(wanted.model)}\n"
+    page = "networks.md" if is_network else "training.md"
+    text = _HEAD.format(page=page, model=model, table=toml(table), purpose=toml(answers.purpose))
     if wanted.label is not None:
         text += f"label    = {toml(wanted.label)}\n"
     if features:
@@ -206,12 +225,27 @@ def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str],
         text += _PRICE.format(epsilon=f"{_epsilon(answers):g}")
     else:
         text += 'release  = "exact"\n'
-        if SHAPES[wanted.model].rounds != 1:
+        if SHAPES[wanted.model].rounds != 1 and not is_network:
             text += _ROUNDS.format(rounds=min(MAX_STEPS, SHAPES[wanted.model].rounds or 25))
     for name, table_of in (("columns", wanted.parts), ("options", options)):
         if table_of:
             text += f"\n[{name}]\n" + "".join(f"{toml_key(key)} = {json.dumps(one)}\n" for key, one in table_of.items())
-    return text + held_out
+    return text + (_network(wanted.model, has_noise=not answers.has_exact_data) if is_network else "") + held_out
+
+
+def _network(family: str, *, has_noise: bool) -> str:
+    """Return the tables of a network's job: its sizes and how it is trained, with the defaults of its family."""
+    shape = NOISED[family].shape if has_noise else SHAPES[family]
+    sizes, optimiser = (
+        "".join(f"{name} = {_value(shape.options[name].default)}\n" for name in names if shape.options.get(name))
+        for names in (_SIZES, _OPTIMISER)
+    )
+    return _NETWORK.format(model=toml(family), sizes=sizes, optimiser=optimiser, rounds=shape.rounds or RUN_ROUNDS)
+
+
+def _value(text: str) -> str:
+    """Return the text of an option as TOML: a number where it is one."""
+    return text if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else toml(text)
 
 
 def _epsilon(answers: Answers) -> float:

@@ -8,6 +8,7 @@ until it is answered, so that nobody pays twice. docs/protocol.md section 11.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -43,12 +44,21 @@ from policies.requests.evaluation import OWN, Evaluation
 from policies.requests.families import Task
 from policies.requests.held_out import marks_of
 from policies.requests.judged import JudgedModel
-from policies.requests.metrics import METRICS, MOST_ERROR, MOST_LOSS, OF_PREDICTION, MetricName, prediction_of
+from policies.requests.metrics import (
+    MAX_HISTOGRAMS,
+    METRICS,
+    MOST_ERROR,
+    MOST_LOSS,
+    OF_PREDICTION,
+    MetricName,
+    prediction_of,
+)
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
 from policies.units import MICRO, SEND_S, WAIT_S, counted
 
+_BY_BINS: frozenset[MetricName] = frozenset({"auc", "average-precision"})  # of each class, so not of very many
 _NOISY: tuple[MetricName, ...] = ("accuracy", "auc", "brier", "log-loss", "mae", "r2", "rmse")
 
 
@@ -142,6 +152,8 @@ def _chosen(task: Task, metrics: Sequence[MetricName], *, has_noise: bool) -> tu
     """Return the metrics that are asked: those that are named, or all that the family has."""
     prediction = prediction_of(task)
     every = () if prediction is None else OF_PREDICTION[prediction]
+    if prediction == "classes" and len(task.classes) > MAX_HISTOGRAMS:
+        every = tuple(name for name in every if name not in _BY_BINS)
     usual = tuple(name for name in every if name in _NOISY) if has_noise else every
     return tuple(sorted(set(metrics or usual or METRICS)))
 
@@ -275,6 +287,9 @@ def _notes(plan: Evaluation, opened: Opened) -> Iterator[str]:
             yield f"the loss of a row counts as at most {MOST_LOSS:g}"
         if "squared" in opened.values or "absolute" in opened.values:
             yield "a prediction beyond the label's bounds counts as their end"
+    if "loss" in opened.values and not opened.has_noise and opened.rows > 0 and len(opened.values["rows"]) > 2:
+        perplexity = math.exp(opened.one("loss") / opened.rows)
+        yield f"perplexity {perplexity:.4g}: the model is as unsure as of so many classes alike"
     if "outside" in opened.values and (outside := opened.one("outside")):
         far = f"further off than {MOST_ERROR:g} half ranges of the label"
         yield f"of {counted(outside, 'row')} the prediction is {far}, and counts as that"

@@ -17,6 +17,7 @@ from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob, counted_alone
 from analyst.training.drawing import check_share
 from analyst.training.network_job import KeyProblemError, plain
+from analyst.training.packed_file import read_packed
 from analyst.training.split import split_for
 from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
@@ -24,6 +25,9 @@ from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
 from policies.errors import reason_of
+from policies.networks import parts
+from policies.networks.names import PACKED
+from policies.networks.packed import Packed, decoded
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
@@ -110,7 +114,7 @@ class Job(BaseModel):
     ] = ("silos",)
     # How long each round waits for the silos' computing, in seconds; left out where the command says it.
     deadline: Annotated[int | None, Field(ge=1, le=MAX_WAIT_S, exclude_if=lambda seconds: seconds is None)] = None
-    # The packed file whose weights a network begins with; left out where they are fresh.
+    # The packed file of a network of any graph; left out of any other, and of the job's hash, as `graph` names it.
     packed: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
 
     @property
@@ -223,18 +227,16 @@ class Job(BaseModel):
     def planned(self) -> int:
         """The rounds that the run has at most."""
         if self.is_noised_family:
-            return (
-                1
-                if self.options.get("method") == MOMENTS
-                else self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
-            )
+            most = self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
+            return 1 if self.options.get("method") == MOMENTS else most
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
 def read_job(path: Path) -> Job:
     """Read a job file; raises AnalystError with the invalid key and the problem."""
     try:
-        return parsed_job(path.read_text(), str(path))
+        job = parsed_job(path.read_text(), str(path))
+        return job if job.packed is None else job.model_copy(update={"packed": str(path.parent / job.packed)})
     except FileNotFoundError as err:
         hint = "docs/training.md shows one, and `consilo new --job` drafts one"
         raise AnalystError(f"there is no {path}", hint) from err
@@ -362,7 +364,11 @@ def _family_step(job: Job, least_cohort: int) -> NoisedStep | ExactStep:
     shape = SHAPES[job.model]
     if job.is_exact_family and "min_cohort" in shape.options and shape.has_groups(options):  # as the strictest policy
         options.setdefault("min_cohort", str(least_cohort))
+    if (network := packed_of(job)) is not None:  # how many numbers are summed, which the request states alone
+        defaults = {name: option.default for name, option in shape.options.items()}
+        options["count"] = str(parts.count(parts.shared(network.graph, defaults | options)))
     return (ExactStep if job.is_exact_family else NoisedStep)(
+        graph=network,
         run=token(16),
         step=0,
         steps=job.planned,
@@ -373,6 +379,13 @@ def _family_step(job: Job, least_cohort: int) -> NoisedStep | ExactStep:
         parts=_settings(job.columns),
         options=_settings(options),
     )
+
+
+def packed_of(job: Job) -> Packed | None:
+    """Return the packed network of a job, None where it needs none; raises AnalystError."""
+    if job.packed is None or job.model != PACKED:
+        return None
+    return decoded(read_packed(Path(job.packed), str(job.options.get("graph", ""))))
 
 
 def _settings(values: Mapping[str, str]) -> tuple[Setting, ...]:

@@ -18,7 +18,8 @@ from policies.requests.noised_families import NOISED
 ANY_GRAPH = "network"  # the family of a graph that its SHA-256 names
 GRAPH_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 WEIGHTS = ("fresh", "packed")  # what a run begins with; anything else is the path of a packed file
-OPTIMISER = ("algorithm", "rate", "schedule", "epochs", "batch", "value_bits")  # and what the algorithm adds
+# And what the algorithm adds.
+OPTIMISER = ("algorithm", "rate", "schedule", "momentum", "decay", "epochs", "batch", "most_change", "value_bits")
 ROUNDS = ("most", "patience", "deadline", "share")
 _IN_A_JOB = frozenset({"count"})  # options that no job names: they follow from the others
 
@@ -85,6 +86,14 @@ def _with_model(
     if (packed := _packed(sizes)) is not None:
         document = {**document, "packed": packed}
         sizes["weights"] = "packed"
+    if (file := sizes.pop("file", None)) is not None:
+        if family != ANY_GRAPH or not isinstance(file, str) or packed not in (None, file):
+            hint = 'write file = "net.consilo" beside graph, with the path from the job; shipped families have no file'
+            raise KeyProblemError("model.file", f"found {str(file)[:80]!r}, expected one packed file", hint)
+        document = {**document, "packed": file}
+    if family == ANY_GRAPH and "packed" not in document:
+        hint = 'write file = "net.consilo": `consilo model pack` wrote it, and the silos get it before the run'
+        raise KeyProblemError("model.file", "a graph without its packed file", hint)
     _check_known("model", sizes, shared, of=f" of {family}", more=("family",))
     _check_known("optimiser", optimiser, _own_options(known, optimiser), of=f" of {family}")
     if share and "share" not in known:

@@ -32,6 +32,7 @@ from analyst.training.registry import Registry
 from analyst.training.released import taken
 from analyst.training.round_metric import metric_after
 from analyst.training.rounds import RoundDone
+from analyst.training.sending import send_packed
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, tell_owed
 from analyst.training.volume import volume_at_silo
@@ -113,6 +114,8 @@ def training_of(
     tell_owed(federation, keep)
     state = resumed(keep, digest)
     goes_on = state is not None
+    if state is not None:  # a silo may have lost the file meanwhile
+        send_packed(federation, job, Request.decode(state.first).silos)
     run = _Run(federation, job, keep, waits, state or begun(federation, job, digest))
     try:
         yield from run.take_steps(sleep)
@@ -288,7 +291,9 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
 
     Raises AnalystError if the job does not fit, DeniedError if silos would refuse what is asked beside its rounds.
     """
-    check_beside(federation, beside(federation, job, first_request(federation, job, is_asked=False)))
+    first = first_request(federation, job, is_asked=False)
+    send_packed(federation, job, first.silos)
+    check_beside(federation, beside(federation, job, first))
     request = first_request(federation, job)
     offer = federation.offer_of(request.silos)
     return Progress(
@@ -330,4 +335,4 @@ def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
 
 def job_digest(job: Job) -> bytes:
     """Return the SHA-256 of a job, which the file of its interrupted run names."""
-    return sha256(job.model_dump_json().encode()).digest()
+    return sha256(job.model_dump_json(exclude={"packed"}).encode()).digest()

@@ -479,7 +479,7 @@ class Ledger(Protocol):
         """Let what this round made be in force once the state after the step is saved, if the silo took part."""
 
     def miss_own(self, run: bytes, first: int, done: int) -> None:
-        """Drop what the silo keeps if it contributed to a step, from `first` to before `done`, and learned no report."""
+        """Drop what the silo keeps if it contributed to a step from `first` to `done`, and learned no report of it."""
 
     def drop_own(self, run: bytes, done: int) -> None:
         """Drop, durably, what the silo keeps for itself of a run in which `done` steps are learned."""

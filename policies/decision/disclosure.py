@@ -120,6 +120,10 @@ def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
     """Yield each key of the policy's column that a request's definition exceeds, and by what."""
     if asked.type != own.type:
         yield "type", f"asked as {asked.type}, it is {own.type}"
+    if asked.shape != own.shape:
+        yield "shape", f"asked in the shape {list(asked.shape)}, it has {list(own.shape) or 'none'}"
+    if asked.of != own.of:
+        yield "of", f"asked as an array of {asked.of}, it is of {own.of}"
     if asked.low is not None and asked.high is not None:
         if asked.step != own.step:
             yield "step", f"asked in steps of {asked.step}, it has {own.step or 'none'}"

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
 from policies.document.networks import MOST_FLOPS, MOST_WEIGHTS, Networks
+from policies.networks.bounds import dearest, largest
 from policies.networks.demand import MB, Demand, Rounds, demand_of
+from policies.networks.graph import Graph
 from policies.networks.names import PACKED
 from policies.requests.capacity import rows_of
 from policies.requests.denials import Denial
@@ -25,15 +27,13 @@ _OF_ITS_OWN = frozenset({"ditto"})  # algorithms that train a model beside the s
 
 def rounds_of(request: Request, step: FamilyStep, rows_up_to: int | None) -> Rounds:
     """Return what a request and a source say of a round of training, or of a judgement, which computes rows once."""
-    options, rows = step.settings, rows_of(rows_up_to)
-    if request.plan.judged is not None:
-        return Rounds(rows, rows_up_to is not None, epochs=0, batch=int(options.get("batch", "1")))
+    options, is_judged = step.settings, request.plan.judged is not None
     return Rounds(
-        rows,
+        rows_of(rows_up_to),
         rows_up_to is not None,
-        epochs=int(options.get("epochs", "1")),
+        epochs=0 if is_judged else int(options.get("epochs", "1")),
         batch=int(options.get("batch", "1")),
-        models=2 if options.get("algorithm") in _OF_ITS_OWN else 1,
+        models=2 if options.get("algorithm") in _OF_ITS_OWN and not is_judged else 1,
         is_private=step.release == "private",
     )
 
@@ -50,8 +50,14 @@ def networks(case: Case) -> Sequence[Denial]:
     if step.family == PACKED and (closed := _packed(case, allowed, step)) is not None:
         return (closed,)
     task, rows_up_to = step.task(case.request.table), case.source.source.rows_up_to
-    found = demand_of(graph_of(task), rounds_of(case.request, step, rows_up_to))
-    return tuple(_above(case, allowed, found, rows_up_to))
+    try:
+        step.check(case.request.table, case.request.backend)  # of a packed network only now: its file is here
+    except ValueError as err:
+        message = f"the network does not fit the request: {str(err)[:600]}"
+        return (deny("NETWORK_UNKNOWN", _SECTION, message, "mend the job, or pack a network that fits the columns"),)
+    graph = graph_of(task)
+    found = demand_of(graph, rounds_of(case.request, step, rows_up_to))
+    return tuple(_above(case, allowed, graph, found, rows_up_to))
 
 
 def _packed(case: Case, allowed: Networks, step: FamilyStep) -> Denial | None:
@@ -73,7 +79,7 @@ def _packed(case: Case, allowed: Networks, step: FamilyStep) -> Denial | None:
     return None
 
 
-def _above(case: Case, allowed: Networks, found: Demand, rows_up_to: int | None) -> Iterator[Denial]:
+def _above(case: Case, allowed: Networks, graph: Graph, found: Demand, rows_up_to: int | None) -> Iterator[Denial]:
     """Yield each limit that a round would exceed."""
     contact = case.compiled.ask_contact
     if found.weights > allowed.max_weights:
@@ -84,13 +90,17 @@ def _above(case: Case, allowed: Networks, found: Demand, rows_up_to: int | None)
     stated = f"; or its owner states rows_up_to of {case.request.table.name}, which is unstated"
     stated = stated if rows_up_to is None or rows_up_to > ROWS_UP_TO else ""
     if found.flops > allowed.max_flops:
-        message = f"a round of {rows} may take {found.flops:,} operations, at most {allowed.max_flops:,} are computed"
+        message = (
+            f"a round of {rows} may take {found.flops:,} operations, most of them at {dearest(graph)}, "
+            f"at most {allowed.max_flops:,} are computed"
+        )
         owner = f", or {contact} for max_flops = {found.flops}" if found.flops <= MOST_FLOPS else ""
         remedy = f"take fewer epochs or a smaller network{owner}{stated}"
         yield deny("MAX_FLOPS", f"{_SECTION}.max_flops", message, remedy)
     if found.memory_bytes > allowed.max_memory_mb * MB:
         message = (
-            f"a round of {rows} may take {found.memory_mb:,} MB, at most {allowed.max_memory_mb:,} are given to one"
+            f"a round of {rows} may take {found.memory_mb:,} MB, most of what is computed at {largest(graph)}, "
+            f"at most {allowed.max_memory_mb:,} are given to one"
         )
         remedy = f"take smaller batches or a smaller network, or {contact} for max_memory_mb = {found.memory_mb}"
         yield deny("MAX_MEMORY", f"{_SECTION}.max_memory_mb", message, remedy)

@@ -154,7 +154,7 @@ def _column(column: TableColumn, source: SourceColumns | None, at: int) -> str:
 
 
 def _worded(column: TableColumn, is_short: bool) -> str:
-    parts: list[str] = [column.type]
+    parts: list[str] = [column.kind_in_words]
     if column.low is not None and column.high is not None:
         step = Decimal(column.step or 1)
         parts.append(f"{column.low * step:f} to {column.high * step:f} by {column.step}")

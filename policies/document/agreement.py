@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -176,7 +177,9 @@ def agreed(
             )
             for (name, found), key in ((one, keys[silo][one[0]]) for one in table.columns.items())
         )
-        wrong += [problem for draft in drafts[silo] if draft.key not in broken for problem in _problems(draft, table)]
+        wrong += [
+            problem for draft in drafts[silo] if draft.key not in broken for problem in _problems(silo, draft, table)
+        ]
     timed = [key for key, entry in entries.items() if "lookback_days" in entry]
     wrong += [_Problem((key, "lookback_days"), f"{timed[0]!r} tells the time of a row already") for key in timed[1:]]
     if file is not None:
@@ -201,6 +204,8 @@ def drafted_columns(agreement: Agreement) -> str:
             line += f'bounds = "{PLACEHOLDER}"' + (f", step = {STEP}" if type_ == "decimal" else "")
         elif type_ == "string":
             line += f'domain = "{PLACEHOLDER}"'
+        elif type_ == "array":
+            line += array_keys(next(iter(at.values())).found)
         elif not is_label:
             line += "roles = []"
         if is_label:
@@ -214,6 +219,13 @@ def drafted_columns(agreement: Agreement) -> str:
         comment = "; ".join(part for part in ("the label" if is_label else "", where, said) if part)
         lines.append(f"{line} }}" + (f"  # {comment}" if comment else ""))
     return "\n".join([_NAMED.format(placeholder=PLACEHOLDER), *lines]) + "\n"
+
+
+def array_keys(found: FoundColumn, separator: str = ", ") -> str:
+    """Return what a draft says of an array: what is stored, and what a person must say of its numbers."""
+    shape = PLACEHOLDER if found.shape is None else found.shape
+    said = {"shape": shape, "of": found.of, "bounds": PLACEHOLDER} | ({"step": STEP} if found.of == "decimal" else {})
+    return separator.join(f"{key} = {toml(value)}" for key, value in said.items())
 
 
 def _is_ambiguous(draft: ColumnDraft, others: Sequence[ColumnDraft]) -> bool:
@@ -387,7 +399,7 @@ def _draft(
     if entry is None or found.type is None:
         return ColumnDraft(name, key, found, type_, is_label=is_label)
     values = None if listed is None else listed.values
-    declared = _declared(key, entry, type_, silo, table.missing, values, opening)
+    declared = _declared(key, entry, type_, silo, table.missing, values, opening, found.of)
     lookback = declared.pop("lookback_days", None)
     return ColumnDraft(
         name, key, found, type_, declared=declared, lookback_days=lookback, listed=values, is_label=is_label
@@ -467,8 +479,12 @@ def _declared(
     missing: Sequence[str],
     listed: Values | None,
     opening: Opening,
+    of: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a silo's draft declares of a column, with what follows from it; `listed` is in its domain_file."""
+    """Return what a silo's draft declares of a column, with what follows from it; `listed` is in its domain_file.
+
+    `of` is what the numbers of a stored array are.
+    """
     if _is_pending(entry):
         entry = {"roles": ()}
     said = _picked(entry, silo)
@@ -484,7 +500,7 @@ def _declared(
     values = domain if isinstance(domain, tuple) else listed or ()
     if not set(missing).isdisjoint(values):
         said.setdefault("missing", tuple(text for text in missing if text not in values))
-    if type_ == "decimal" and "bounds" in said:
+    if "decimal" in (type_, said.get("of", of)) and "bounds" in said:
         said.setdefault("step", STEP)
     roles = opening.roles(key, type_, said)
     return {"class": said.pop("class", "confidential"), "roles": said.pop("roles", roles), **said}
@@ -497,8 +513,8 @@ def column_of(draft: ColumnDraft, table: FoundTable) -> Column:
     return Column.model_validate({"type": draft.type, "from": draft.name} | declared | values)
 
 
-def _problems(draft: ColumnDraft, table: FoundTable) -> Iterator[_Problem]:
-    """Yield what the policy's own model says of a column, and what its source would say."""
+def _problems(silo: str, draft: ColumnDraft, table: FoundTable) -> Iterator[_Problem]:
+    """Yield what the policy's own model says of a column, and what its source at a silo would say."""
     if draft.declared is None:
         return
     declared = draft.declared
@@ -509,6 +525,10 @@ def _problems(draft: ColumnDraft, table: FoundTable) -> Iterator[_Problem]:
             path, text = described({**one, "loc": ("sources", "table", "columns", draft.key, *one["loc"])})
             yield _Problem(path[3:], text)
         return
+    shape, stored = column.shape or (), draft.found.shape
+    if column.roles and stored is not None and stored not in (shape, (prod(shape),)):
+        text = f"{list(shape)} here, but at {silo} column {draft.name!r} has arrays of shape {list(stored)}"
+        yield _Problem((draft.key, "shape"), f"{text}; all silos store one shape")
     if (folded := why_not_folded(column, column.case)) is not None:
         yield _Problem((draft.key, "case"), folded)
     granularity, lookback, path = declared.get("granularity"), draft.lookback_days, (draft.key, "lookback_days")
@@ -535,6 +555,9 @@ def cells_of(draft: ColumnDraft, table: FoundTable) -> dict[str, Any]:
         rules |= {"thousands": found.thousands} if found.thousands != table.thousands else {}
     if draft.type == "bool" and found.true:
         rules |= {"true": found.true, "false": found.false}
+    if draft.type == "array":
+        rules |= {} if found.shape is None else {"shape": found.shape}
+        rules |= {} if found.of is None else {"of": found.of}
     return rules
 
 
@@ -548,6 +571,10 @@ def _notes(
     entries = {} if file is None else file.entries
     opened = {key: entry for key, entry in entries.items() if not _is_pending(entry)}
     for key, at in columns.items():
+        shapes = {silo: list(column.shape) for silo, column in at if column.shape is not None}
+        if len({str(shape) for shape in shapes.values()}) > 1 and key not in opened:
+            listed = "; ".join(f"{shape} at {silo}" for silo, shape in shapes.items())
+            yield f"{key}: an array has one shape at all silos ({listed}): no job takes both"
         join = joined(at)
         if join.differs and "type" not in entries.get(key, {}):
             listed = "; ".join(f"{type_} at {', '.join(where)}" for type_, where in join.found.items())

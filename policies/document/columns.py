@@ -1,6 +1,7 @@
 """The sources of a policy and their columns."""
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -127,10 +128,10 @@ class Column(Section):
             if self.shape is not None or self.of is not None:
                 raise ValueError(f"shape and of are for an array, not for {self.type}; remove them")
             return
-        if self.shape is None or self.of is None:
-            text = 'such as shape = [8, 8] and of = "int", or "decimal", with bounds and step of its numbers'
-            raise ValueError(f"an array needs shape and of, {text}")
-        check_shape(self.shape)
+        if self.roles and (self.shape is None or self.of is None or self.bounds is None):
+            text = 'such as shape = [8, 8], of = "int" (or "decimal", with a step) and bounds = [0, 16]'
+            raise ValueError(f"an open array needs shape, of and bounds, {text}")
+        check_shape(self.shape or ())
         if others := [role for role in self.roles if role != "feature"]:
             raise ValueError(f"an array is a feature of a network, and nothing else; remove the role {others[0]}")
         if not self.can_be_missing or self.narrow or not isinstance(self.missing, str):
@@ -320,6 +321,7 @@ class Source(CellRules):
                 if other != key:
                     raise ValueError(f"columns {other!r} and {key!r} {what}; remove one")
         check_uri(self.kind, self.uri)
+        check_arrays(self.kind, self.columns)
         check_dialect(self.kind, self.pattern, self.csv)
         if self.prepared_for is not None and self.read != "prepared":
             raise ValueError('prepared_for is for read = "prepared"; remove it')
@@ -350,6 +352,14 @@ def why_not_folded(column: Column, case: str | None) -> str | None:
     if case != "ignore" or len(column.members) <= MAX_DOMAIN:
         return None
     return f'case = "ignore" is for a domain of at most {MAX_DOMAIN} values; write case = "exact" for this column'
+
+
+def check_arrays(kind: SourceKind, columns: Mapping[str, Column]) -> None:
+    """Raise ValueError if a kind of location has no arrays, and a column is one."""
+    for key, column in columns.items():
+        if column.type == "array" and kind not in ("parquet", "duckdb"):
+            text = 'write the table as Parquet, and take kind = "parquet", or remove the column'
+            raise ValueError(f"column {key!r}: an array is read from Parquet or DuckDB, not from {kind}; {text}")
 
 
 def check_dialect(kind: SourceKind, pattern: bool, csv: Csv | None) -> None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple, get_args
 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
+from policies.networks.names import NETWORKS, PACKED
 from policies.periods import most_periods
 from policies.requests.computations import OPENED
 from policies.requests.key_search import KeySearch
@@ -116,8 +117,9 @@ def _sources(document: Mapping[str, Any]) -> Iterator[Finding]:
                     yield Finding((*path, unit, "roles"), text)
                 if own.get("scale", 1) != 1:
                     yield Finding((*path, unit, "scale"), "the id_column may have no scale")
-                if own.get("type") == "date":
-                    yield Finding((*path, unit, "type"), "a date is no id_column")
+                if own.get("type") in ("date", "array"):
+                    article = "a" if own["type"] == "date" else "an"
+                    yield Finding((*path, unit, "type"), f"{article} {own['type']} is no id_column")
         if isinstance(source, Mapping):
             yield from _times(name, source, columns)
 
@@ -214,6 +216,7 @@ def warnings(policy: Policy) -> Iterator[Finding]:
     """Yield every setting that has no effect yet, or that its author may not have meant."""
     yield from _not_built(policy)
     yield from _exact_alone(policy)
+    yield from _networks(policy)
     yield from _people(policy)
     yield from _few_honest(policy)
     yield from _no_job(policy)
@@ -299,6 +302,22 @@ def _exact_alone(policy: Policy) -> Iterator[Finding]:
     if exact and policy.training is not None and policy.training.dp == "required":
         text = f"required, so no model of {', '.join(exact)} is fitted, whose release is exact: take optional"
         yield Finding(("training", "dp"), text)
+
+
+def _networks(policy: Policy) -> Iterator[Finding]:
+    """Yield the networks that a purpose names and that the silo does not train, or that nobody could approve."""
+    allowed = None if policy.training is None else policy.training.networks
+    for name, purpose in policy.purposes.items():
+        for one in (one for one in purpose.computations if one in NETWORKS):
+            path = ("purposes", name, "computations")
+            if allowed is None:
+                yield Finding(path, f"{one}: without [training.networks] every request for a network is denied")
+            elif one == PACKED and allowed.allow == "registered":
+                text = f'{one}: [training.networks] allow = "registered", so every packed network is denied'
+                yield Finding(path, text)
+    if allowed is not None and allowed.allow == "approved" and not policy.people:
+        text = "approved, and nobody is in [people], so no packed network can be approved"
+        yield Finding(("training", "networks", "allow"), text)
 
 
 def _people(policy: Policy) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class PolicyChange:
         return f"{self.effect:<8}  {printable(dotted(self.path))}: {self._difference()}"
 
     def _difference(self) -> str:
-        if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] == "bounds":
+        if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] in ("bounds", "shape"):
             return f"{shown(self.old)} -> {shown(self.new)}"
         more, less = (
             ", ".join(map(shown, _without(one, other))) for one, other in ((self.new, self.old), (self.old, self.new))

@@ -14,11 +14,12 @@ from decimal import Decimal
 from typing import Any
 
 from crypto.keys import VerifyKey
-from policies.document.agreement import ColumnDraft, cells_of, remark_of, toml, toml_key
+from policies.document.agreement import ColumnDraft, array_keys, cells_of, remark_of, toml, toml_key
 from policies.document.answers import DELTA, UNANSWERED, Answers
 from policies.document.consistency import MIN_HONEST
 from policies.document.found import PLAIN, FoundTable
 from policies.document.load import PLACEHOLDER
+from policies.networks.names import NETWORKS, PACKED
 
 COLLUDING = 1  # silos that a draft assumes to collude
 _SCHEMA = """\
@@ -91,6 +92,15 @@ max_rounds      = 100                 # steps of one run, at most
 {dp}clip_norm       = 5                   # the longest gradient of one person that a run may count
 max_rho_per_run = {rho}
 """
+_NETWORKS = """\
+
+[training.networks]                   # networks: those that the program ships, and no other graph
+allow         = "{allow}"
+max_weights   = 1_000_000             # of one network
+max_flops     = 1_000_000_000_000_000 # operations of one round
+max_memory_mb = 2048                  # of the process that computes it
+max_seconds   = 60                    # of one round there
+"""
 _EXACT = """\
 release = "exact"                     # sums without noise leave, for models alone: nothing is promised to a person
 """
@@ -113,6 +123,18 @@ _STEP = "step = 0.01                           # the unit in which sums are made
 _BOOL = """\
 roles = []                            # closed; to sum or filter by it: roles = ["measure", "filter"]
 """
+_OPEN_ARRAY = """\
+roles = ["feature"]                   # networks learn from it, no question uses it; to close it: roles = [], no bounds
+"""
+_CLOSED_ARRAY = """\
+roles = []                            # closed; for networks to learn from it, put these lines in place of this one:
+# roles = ["feature"]
+"""
+_ARRAY = {
+    "shape": "how many numbers each axis of a cell has, such as [28, 28]",
+    "bounds": "[low, high] of its numbers, from public knowledge, never from the data",
+    "step": "the unit in which its numbers are kept; bounds are multiples of it",
+}
 _DATE = """\
 roles = []                            # closed; to group or filter by its month, put two lines in place of this one:
 # roles = ["dimension", "filter"]     # and give the source time_column = (this key) and lookback_days
@@ -263,7 +285,10 @@ def _training(answers: Answers) -> str:
     rho = f"{_UNUSED_RHO if answers.rho is None and answers.has_exact_data else answers.rho}"
     if answers.rho is None and not answers.has_exact_data:
         rho = _asked(None, "what one run may cost a person")
-    return _TRAINING.format(rho=rho, dp=_DP if answers.has_exact_data else "")
+    of_networks = ""
+    if NETWORKS & set(answers.computations):
+        of_networks = _NETWORKS.format(allow="approved" if PACKED in answers.computations else "registered")
+    return _TRAINING.format(rho=rho, dp=_DP if answers.has_exact_data else "") + of_networks
 
 
 def _cells(draft: PolicyDraft) -> Iterator[str]:
@@ -302,6 +327,8 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
         return text + _label(column)
     if column.type == "string":
         return text + _STRING.format(placeholder=PLACEHOLDER)
+    if column.type == "array":
+        return text + _array(draft, column)
     if column.type == "bool":
         return text + _BOOL
     if column.type == "date":
@@ -310,6 +337,16 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
     if draft.is_named:
         return text + _NUMBER.format(placeholder=PLACEHOLDER) + "".join(f"# {line}\n" for line in step.splitlines())
     return text + _MEASURE.format(placeholder=PLACEHOLDER) + step + _SCALE
+
+
+def _array(draft: PolicyDraft, column: ColumnDraft) -> str:
+    """Return what is to be filled in of an array, where models may be open; else how to open it."""
+    keys = array_keys(column.found, "\n").splitlines()
+    stated = [key for key in keys if PLACEHOLDER not in key and not key.startswith("step")]
+    asked = "".join(f"{key:<37} # {_ARRAY[key.partition(' ')[0]]}\n" for key in keys if key not in stated)
+    if draft.answers.is_training and not draft.is_named:
+        return _OPEN_ARRAY + asked
+    return _CLOSED_ARRAY + "".join(f"# {line}\n" for line in asked.splitlines())
 
 
 def _label(column: ColumnDraft) -> str:

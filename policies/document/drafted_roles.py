@@ -27,6 +27,8 @@ class Opening:
     def _usual(self, key: str, type_: str, said: Mapping[str, Any]) -> tuple[str, ...]:
         if key in self.labels:
             return (LABEL,)
+        if type_ == "array":
+            return (FEATURE,) if self.is_training and "bounds" in said else ()
         has_domain = said.get("domain") is not None or "domain_file" in said
         feature = (FEATURE,) if self.is_training else ()
         if "granularity" in said:

@@ -8,17 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from policies.arrays import MAX_AXES, Of
 from policies.document.cells import Csv
 from policies.document.columns import STORED_TYPES
+from policies.document.stored_lists import lists_in
+from policies.units import counted
 
 PLAIN = Csv()
-_STRENGTH = ("bool", "date", "int", "decimal", "string")
+_STRENGTH = ("bool", "date", "int", "decimal", "string", "array")
 _READABLE = {  # the types that cells of a type can be read as
     "int": ("int", "decimal", "string"),
     "decimal": ("decimal", "string"),
     "bool": ("bool", "string"),
     "date": ("date", "string"),
     "string": ("string",),
+    "array": ("array",),
 }
 
 
@@ -36,6 +40,8 @@ class FoundColumn:
     true: tuple[str, ...] = ()  # empty: as every policy has them
     false: tuple[str, ...] = ()
     remark: str = ""  # why this type, where another is possible
+    of: Of | None = None  # of an array: what its numbers are
+    shape: tuple[int, ...] | None = None  # of an array, where what is stored fixes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,21 @@ def stored_table(types: Mapping[str, str]) -> FoundTable:
     for name, stored in types.items():
         kind = stored.partition("(")[0]
         type_ = next((type_ for type_, known in STORED_TYPES.items() if kind in known), None)
-        columns[name] = FoundColumn(type_, frozenset(_READABLE.get(type_ or "", ())), kind)
+        array = _array(stored)
+        columns[name] = array or FoundColumn(type_, frozenset(_READABLE.get(type_ or "", ())), kind)
     return FoundTable(columns)
+
+
+def _array(stored: str) -> FoundColumn | None:
+    """Return a column of lists of numbers; None if it is none."""
+    lists = lists_in(stored)
+    kind = None if lists is None else lists.item.partition("(")[0]
+    of: Of | None = "int" if kind in STORED_TYPES["int"] else "decimal" if kind in STORED_TYPES["decimal"] else None
+    if lists is None or of is None:
+        return None
+    shape = lists.shape if lists.shape is not None and len(lists.shape) <= MAX_AXES else None
+    remark = "" if shape else f"lists of numbers, {counted(len(lists.lengths), 'level')} deep, of no fixed lengths"
+    return FoundColumn("array", readable_as("array"), stored, remark=remark, of=of, shape=shape)
 
 
 def readable_as(*types: str) -> frozenset[str]:

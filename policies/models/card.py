@@ -79,6 +79,7 @@ class Card:
     metrics: tuple[Figure, ...] = ()
     audit: tuple[Figure, ...] = ()
     holders: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()  # of a network, in words
 
     @property
     def step(self) -> TrainingStep:
@@ -141,6 +142,7 @@ def to_json(card: Card) -> str:
         "analyst": card.analyst,
         "release": card.step.release,
         "options": card.options(),
+        **({"layers": list(card.layers)} if card.layers else {}),
         "columns": [column.model_dump(mode="json") for column in card.columns],
         "rounds": {"done": card.done, "planned": card.step.steps, "ended": card.ended or None},
         "silos": card.record.contributed,
@@ -213,6 +215,7 @@ def sections(card: Card) -> tuple[Section, ...]:
         Section("Columns", ("column", "used as", "type", "values"), tuple(_columns(card))),
         Section("Silos", ("silo", "in rounds"), tuple((name, str(count)) for name, count in _silos(card))),
         Section("Policies", ("rounds", "silo", "SHA-256 of its policy", "in the sums"), tuple(_policies(card.record))),
+        *((Section("Layers", (), tuple((one,) for one in card.layers)),) if card.layers else ()),
         *_listings(card.fitted),
         Section("Evaluation", ("figure", "value", "2.5 %", "97.5 %"), tuple(map(_figure, card.metrics))),
         Section("Audit", ("figure", "value", "2.5 %", "97.5 %"), tuple(map(_figure, card.audit))),
@@ -259,7 +262,7 @@ def _column(column: TableColumn) -> tuple[str, str, str]:
         return column.name, column.type, ", ".join(list(column.domain)[:_MOST_SHOWN]) + more
     if column.type == "bool":
         return column.name, column.type, "false, true"
-    return column.name, column.type, _bounds(column)
+    return column.name, column.kind_in_words, _bounds(column)
 
 
 def _bounds(column: TableColumn) -> str:

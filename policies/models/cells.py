@@ -45,8 +45,9 @@ def coded(found: TextRows, columns: Sequence[TableColumn], filled: Sequence[str]
 
     A number or bool of `filled` may be missing. Of any other column a row with a missing cell is left out.
     """
-    codes = {column.name: _codes(found, column) for column in columns}
-    present = {column.name: codes[column.name] != _NO_CELL for column in columns}
+    codes = {column.name: _codes(found, column) for column in columns if column.type != "array"}
+    present = {name: own != _NO_CELL for name, own in codes.items()}
+    present |= {name: is_there for name, (_, is_there) in found.arrays.items()}
     is_whole = np.ones(found.rows, np.bool_)
     for name, there in present.items():
         if name not in filled:
@@ -58,7 +59,8 @@ def coded(found: TextRows, columns: Sequence[TableColumn], filled: Sequence[str]
         cells[name] = np.where(there, own[places], 0)
         if name in filled:
             missing[name] = ~there
-    return Coded(RowCells(cells, missing), places, found.rows)
+    arrays = {name: steps[places] for name, (steps, _) in found.arrays.items()}
+    return Coded(RowCells(cells, missing, arrays), places, found.rows)
 
 
 def _codes(found: TextRows, column: TableColumn) -> Integers:

@@ -5,10 +5,11 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from policies.models.bayes import Bayes, bayes_scores
+from policies.models.network import Network, network_scores
 from policies.models.portable import Portable
 from policies.models.scores import RowCells, Vector, scores
 
-Form: TypeAlias = Portable | Bayes
+Form: TypeAlias = Portable | Bayes | Network
 AnyForm = Annotated[Form, Field(discriminator="version")]
 
 
@@ -19,3 +20,5 @@ def scores_of(model: Form, rows: RowCells) -> Vector:
             return scores(model, rows)
         case Bayes():
             return bayes_scores(model, rows)
+        case Network():
+            return network_scores(model, rows)

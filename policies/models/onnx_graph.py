@@ -26,6 +26,16 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
+    def several(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node of several outputs, and return their names."""
+        names = [f"/{kind.lower()}/{len(self.nodes)}/{place}" for place in range(outputs)]
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def floats(self, values: Any) -> str:
+        """Add a constant of 32-bit floats."""
+        return self._constant(np.asarray(values, np.float32))
+
     def doubles(self, values: Any) -> str:
         return self._constant(np.asarray(values, np.float64))
 

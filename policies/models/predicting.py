@@ -36,7 +36,9 @@ def predict(
     path: Path, columns: Sequence[TableColumn], filled: Sequence[str], classes: Sequence[str], score: Score
 ) -> Predictions:
     """Return the predictions for a CSV or Parquet file; raises ModelError where a cell cannot be read."""
-    found = coded(read_rows(path, [column.name for column in columns]), columns, filled)
+    arrays = [column for column in columns if column.type == "array"]
+    texts = [column.name for column in columns if column.type != "array"]
+    found = coded(read_rows(path, texts, arrays), columns, filled)
     scored = score(found.cells) if len(found.places) else np.zeros((0, len(classes)) if classes else 0)
     headings = ["row", *(classes or ("score",))]
     table = scored.reshape(len(scored), -1)

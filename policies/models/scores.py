@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from policies.array_steps import Unsigned
 from policies.models.portable import Portable, Term, middle_and_half, range_of
 
 Vector = npt.NDArray[np.float64]
@@ -25,10 +26,11 @@ class RowCells:
 
     cells: Mapping[str, Integers]
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of numbers and bools: where there is none
+    arrays: Mapping[str, Unsigned] = field(default_factory=dict)  # in steps above the lower bound: (rows, *shape)
 
     @property
     def rows(self) -> int:
-        return len(next(iter(self.cells.values()))) if self.cells else 0
+        return next((len(own) for each in (self.cells, self.arrays) for own in each.values()), 0)
 
 
 def scores(model: Portable, rows: RowCells) -> Vector:

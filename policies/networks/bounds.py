@@ -7,13 +7,13 @@ Walther, Evaluating Derivatives, 2008, section 4.4), and holds a gradient beside
 
 from dataclasses import dataclass
 
-from policies.networks.calls import Call
 from policies.networks.graph import Graph
 from policies.networks.values import FLOAT_BYTES
 
 _INDEX_BYTES = 8
 _ANYWAY_BYTES = 64 << 10  # of each call and weight: what a kernel aligns and lays out, however few the rows
 _BACKWARD = 3  # operations there and back, of those there
+_BY_ROW = 5  # the same where each row's gradient is found by itself: torch takes rows for groups of channels
 _STEP_FLOPS = 12  # of a weight: gradient, pull, schedule, momentum
 _COPIES = 5  # of the weights: they themselves, shared ones, gradient, momentum, next ones
 _ROW_COPIES = 3  # of the gradient of one row: as found, in one vector, clipped
@@ -40,33 +40,24 @@ def trained(graph: Graph, rows: int) -> Work:
 
 def by_row(graph: Graph, rows: int, at_once: int) -> Work:
     """Return what the gradients of so many rows take, each by itself, of which `at_once` are computed together."""
-    flops = rows * (_BACKWARD * graph.cost.flops + _STEP_FLOPS * graph.count)
-    return Work(flops, _weights(graph, _COPIES) + min(rows, at_once) * _one_gradient(graph))
+    of_row = _read(graph) + 2 * graph.cost.held + _ROW_COPIES * FLOAT_BYTES * graph.count
+    flops = rows * (_BY_ROW * graph.cost.flops + _STEP_FLOPS * graph.count)
+    return Work(flops, _weights(graph, _COPIES) + min(rows, at_once) * of_row)
 
 
-def most_at_once(graph: Graph, memory: int) -> int:
-    """Return of how many rows the gradients fit into so many bytes at once, each by itself; 0 if not of one."""
-    return max(0, (memory - _weights(graph, _COPIES)) // _one_gradient(graph))
+def dearest(graph: Graph) -> str:
+    """Return the call that takes most operations, by its name and what it is."""
+    return _largest(graph, [cost.flops for cost in graph.costs])
 
 
-def exceeded(graph: Graph, work: Work, max_flops: int, max_memory_mb: int) -> str | None:
-    """Return which limit a work exceeds and by which call most, by the keys of `[training.networks]`; None if none."""
-    if work.flops > max_flops:
-        dearest = _largest(graph, [cost.flops for cost in graph.costs])
-        return f"{work.flops:,} operations, most of them at {_shown(dearest)}, and max_flops is {max_flops:,}"
-    needed_mb = -(-work.memory >> 20)
-    if needed_mb > max_memory_mb:
-        largest = _largest(graph, [cost.held for cost in graph.costs])
-        return f"{needed_mb:,} MB, most of them at {_shown(largest)}, and max_memory_mb is {max_memory_mb:,}"
-    return None
+def largest(graph: Graph) -> str:
+    """Return the call that holds most bytes, by its name and what it is."""
+    return _largest(graph, [cost.held for cost in graph.costs])
 
 
-def _largest(graph: Graph, taken: list[int]) -> Call:
-    return graph.calls[taken.index(max(taken))]
-
-
-def _shown(call: Call) -> str:
-    return f"{call.name} ({call.call})"
+def _largest(graph: Graph, taken: list[int]) -> str:
+    found = graph.calls[taken.index(max(taken))]
+    return f"{found.name} ({found.call})"
 
 
 def _weights(graph: Graph, copies: int = 1) -> int:
@@ -77,7 +68,3 @@ def _read(graph: Graph) -> int:
     """Return the bytes of one row's inputs."""
     known = [graph.known[one.name] for one in graph.inputs]
     return sum((_INDEX_BYTES if one.is_whole else FLOAT_BYTES) * one.elements for one in known)
-
-
-def _one_gradient(graph: Graph) -> int:
-    return _read(graph) + 2 * graph.cost.held + _ROW_COPIES * FLOAT_BYTES * graph.count

@@ -16,7 +16,7 @@ def begins(name: str, with_: Sequence[str]) -> bool:
 
 
 def shared(graph: Graph, options: Mapping[str, str]) -> tuple[Weight, ...]:
-    """Return the weights that are summed: all, or those that the option `shared` names.
+    """Return the weights that are summed: all but constants, or those that the option `shared` names.
 
     Raises ValueError where it names none.
     """
@@ -25,7 +25,7 @@ def shared(graph: Graph, options: Mapping[str, str]) -> tuple[Weight, ...]:
         if not any(begins(weight.name, (one,)) for weight in graph.weights):
             known = ", ".join(weight.name for weight in graph.weights[:8])
             raise ValueError(f"shared: no weight is named {one!r}; the first are {known}")
-    return tuple(weight for weight in graph.weights if not named or begins(weight.name, named))
+    return tuple(weight for weight in graph.trained if not named or begins(weight.name, named))
 
 
 def count(weights: Sequence[Weight]) -> int:

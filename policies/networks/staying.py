@@ -1,6 +1,12 @@
 """Which weights of a graph never leave a silo: those under names that a job has, and those of normalisations."""
 
+from collections.abc import Mapping
+
 from policies.networks.graph import Graph
+from policies.networks.parts import begins, prefixes
+from policies.options import Option
+
+PERSONAL: Mapping[str, Option] = {"personal": Option("", lambda text: None)}
 
 
 def named(graph: Graph, names: str) -> frozenset[str]:
@@ -9,8 +15,8 @@ def named(graph: Graph, names: str) -> frozenset[str]:
     Raises ValueError where one begins no weight's name.
     """
     found = set[str]()
-    for start in filter(None, (one.strip() for one in names.split(","))):
-        own = {one.name for one in graph.weights if one.name == start or one.name.startswith(f"{start}.")}
+    for start in prefixes(names):
+        own = {one.name for one in graph.weights if begins(one.name, (start,))}
         if not own:
             known = ", ".join(one.name for one in graph.weights[:6])
             raise ValueError(f"no weight's name begins with {start[:60]!r}; the weights are {known[:300]}")

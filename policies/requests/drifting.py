@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.domains import LongDomain
+from policies.requests.families import SHAPES
 from policies.requests.metrics import prediction_of
 from policies.requests.scores import COARSE
 from policies.requests.shapes import Task
@@ -51,6 +54,10 @@ def score_bins(task: Task) -> ScoreBins:
             return _between(tuple(map(float, edges)))
         case "order":
             return _between(tuple(np.linspace(-_MOST_HAZARD, _MOST_HAZARD, _HAZARDS + 1).tolist()))
+        case None if (
+            SHAPES[task.family].predicts == "label"
+        ):  # inputs again: how far they are from usual, within 0 and 1
+            return ScoreBins(tuple(f"from {edge:.4g}" for edge in COARSE.edges[:-1]), COARSE.places)
         case None:
             raise ValueError(f"{task.family} predicts nothing of a row, so no scores can move")
 
@@ -75,7 +82,8 @@ def _between(edges: tuple[float, ...]) -> ScoreBins:
 def feature_bins(column: TableColumn) -> tuple[str, ...]:
     """Return the bins of a feature: its values, or tenths of its bounds, then the missing.
 
-    A domain has its own value for a missing cell. The values of a long one are counted in a hundred parts, in order.
+    Of an array the mean of its numbers is counted, in tenths of its bounds. A domain has its own value for a missing
+    cell. The values of a long one are counted in a hundred parts, in order.
     """
     if isinstance(column.domain, LongDomain):
         return tuple(f"from value {place * len(column.domain) // _PARTS + 1}" for place in range(_PARTS))
@@ -83,6 +91,8 @@ def feature_bins(column: TableColumn) -> tuple[str, ...]:
         return tuple(column.domain)
     if column.type == "bool":
         return ("false", "true", "missing")
+    if column.type == "array":
+        return tuple(f"mean from {place / _TENTHS:g} of its bounds" for place in range(_TENTHS))
     grain, low, steps = Decimal(column.step or 1), column.low or 0, column.range_steps + 1
     count = min(_TENTHS, steps)
     edges = [(low - -steps * place // count) * grain for place in range(count)]
@@ -103,3 +113,10 @@ def feature_places(column: TableColumn, cells: Integers, missing: npt.NDArray[np
         steps = (cells + column.range_steps) // 2
         places = steps * (count - 1) // (column.range_steps + 1)
     return np.asarray(places if missing is None else np.where(missing, count - 1, places), np.int64)
+
+
+def array_places(column: TableColumn, steps: npt.NDArray[np.unsignedinteger[Any]]) -> Integers:
+    """Return the bin of each row's array, of shape (rows, *column.shape), in steps above its lower bound."""
+    total = steps.reshape(len(steps), prod(column.shape)).sum(1, dtype=np.int64)
+    most = column.range_steps * prod(column.shape)
+    return np.asarray(np.minimum(total * _TENTHS // most, _TENTHS - 1), np.int64)

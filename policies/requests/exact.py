@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
-from policies.networks.graph import Graph
+from policies.networks.packed import Packed
 from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
@@ -46,8 +46,8 @@ class FamilyStep(TrainingStep, ABC):
     family: Name
     parts: Settings = ()  # further columns
     options: Settings = ()
-    # Of a packed network, which the option `graph` names by its hash: found by whoever has the file, in no encoding.
-    graph: SkipJsonSchema[Graph | None] = Field(default=None, exclude=True, repr=False)
+    # Of a network of any graph, which the option `graph` names by its hash, where its file is here; in no encoding.
+    graph: SkipJsonSchema[InstanceOf[Packed] | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]

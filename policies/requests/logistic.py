@@ -86,6 +86,8 @@ class LogisticStep(TrainingStep):
         if (kind := table.column(self.label).type) != "bool":
             message = f"label {self.label!r} is a {kind}, descent with noise takes a bool"
             raise ValueError(f'{message}; sources with release = "exact" take other labels')
+        if arrays := [name for name in self.features if table.column(name).type == "array"]:
+            raise ValueError(f"feature {arrays[0]!r} is an array, which descent does not take; remove it")
         if (width := self.width(table)) > MAX_WEIGHTS:
             message = f"the model would have {width:,} weights, at most {MAX_WEIGHTS:,} are possible"
             raise ValueError(f"{message}; take features with fewer values")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-from policies.networks.graph import Graph
+from policies.networks.packed import Packed
 from policies.options import Option as Option
 from policies.options import choice_option as choice_option
 from policies.options import number_option as number_option
@@ -52,7 +52,7 @@ class Task:
     parts: Mapping[str, str]  # further columns by what they are, such as "offset"
     options: Mapping[str, str]  # with the defaults of what the request leaves out
     run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
-    graph: Graph | None = None  # of a packed network; None of any other family, and where its file is not there
+    graph: Packed | None = None  # of a network of any graph, where its file is here
 
     @property
     def label_column(self) -> TableColumn:
@@ -102,7 +102,7 @@ class Shape:
     options: Mapping[str, Option] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     least_features: int = 1
-    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any but arrays, see `fits`
     rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
@@ -112,6 +112,7 @@ class Shape:
     # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
     has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
+    is_label_needed: bool = True  # whether a label must be named, where it takes any
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
     # Of how many values a run's state is, each of up to five numbers, by the options and the slots of a round.
@@ -119,6 +120,10 @@ class Shape:
 
     # The lengths of what a silo keeps for itself after a round, by its name; it is in no sum.
     owns: Callable[[Task], Mapping[str, int]] = lambda task: {}
+
+    def fits(self, kind: Kind | None) -> bool:
+        """Tell whether a column of a kind can be a feature; of none there are neither bounds nor a domain."""
+        return kind in self.takes if self.takes or kind == "array" else kind is not None
 
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""

@@ -70,6 +70,11 @@ class TableColumn(Message):
         check_elements(self.of, self.low or 0, self.high or 0, Decimal(self.step))
 
     @property
+    def kind_in_words(self) -> str:
+        """Its type, and of an array what it is of, and the shape of each cell."""
+        return f"{self.type} of {self.of}, shape {list(self.shape)}" if self.type == "array" else self.type
+
+    @property
     def range_steps(self) -> int:
         """The width of the bounds in steps: the largest magnitude of a centred value, which is doubled."""
         return 0 if self.low is None or self.high is None else self.high - self.low

@@ -8,6 +8,7 @@ the same step. The common part of all model families is here; a family adds its 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -98,14 +99,14 @@ class TrainingStep(OneSum, Message, ABC):
         """The L2 norm to which each person's part is clipped; 0 without noise."""
 
     @property
-    def unit(self) -> str:
-        """Whose change the noise hides: a "person", or a whole "silo"."""
-        return "person"
-
-    @property
     def share(self) -> Decimal:
         """The share of the run's silos that a round asks."""
         return Decimal(1)
+
+    @property
+    def unit(self) -> str:
+        """Whose change the noise hides: a "person", or a whole "silo"."""
+        return "person"
 
     @property
     def cohort(self) -> int | None:
@@ -163,8 +164,9 @@ class TrainingStep(OneSum, Message, ABC):
         return 1
 
     def size(self, table: Table) -> int:
-        """Return how much each row costs: the id, and for each column one, or as many as it has values."""
-        return 1 + sum(len(table.column(name).domain) or 1 for name in self.columns())
+        """Return how much each row costs: the id, and for each column one, or as many as it has values or numbers."""
+        columns = [table.column(name) for name in self.columns()]
+        return 1 + sum(prod(column.shape) if column.shape else len(column.domain) or 1 for column in columns)
 
     def check(self, table: Table, backend: str) -> None:
         if backend == "shares":

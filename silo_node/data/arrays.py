@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from policies.array_steps import Unsigned, kind_of_steps, steps_in
 from policies.document.columns import STORED_TYPES, Column
+from policies.document.stored_lists import Lists, lists_in
 from policies.requests.tables import TableColumn
 from silo_node.errors import SourceError
 
@@ -58,22 +59,6 @@ def joined(parts: list[Arrays]) -> Arrays:
     """Return the cells of several lists of rows as those of one."""
     steps, is_there = (np.concatenate([getattr(one, name) for one in parts]) for name in ("steps", "is_there"))
     return Arrays(steps, is_there, parts[0].low, parts[0].range_steps)
-
-
-class Lists(NamedTuple):
-    """A stored type of lists: the type of what is in the innermost, and the fixed length of each level, or None."""
-
-    item: str
-    lengths: tuple[int | None, ...]  # the outermost first
-
-
-def lists_in(stored: str) -> Lists | None:
-    """Return what a stored type, in DuckDB's names, has lists of; None if it is no list."""
-    found = re.fullmatch(r"(.*?)((?:\[[0-9]*\])+)", stored)
-    if found is None:
-        return None
-    lengths = re.findall(r"\[([0-9]*)\]", found[2])
-    return Lists(found[1], tuple(int(one) if one else None for one in reversed(lengths)))
 
 
 def check_stored(what: str, column: Column, stored: str) -> None:

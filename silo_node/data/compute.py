@@ -14,22 +14,19 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from crypto.errors import ProtocolError
 from crypto.randomness import token
+from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Compute, Policy
 from policies.networks.names import NETWORKS
 from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.network_steps import network_of
-from policies.requests.request import Request
+from policies.requests.request import Request, resolved
 from policies.requests.split import WORD_BITS, WORDS
-from silo_node.apart.computing import computed
-from silo_node.apart.process import Apart
-from silo_node.apart.work import Done, Work
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
-from silo_node.data.figures import Vectors
+from silo_node.data.figures import Computed, Vectors
 from silo_node.data.locations import connect, opened_within
 from silo_node.data.lots import Lots
 from silo_node.data.model_rows import judged_rows, model_rows
@@ -40,13 +37,17 @@ from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
-from silo_node.training import auditing, exact
-from silo_node.training.evaluation.contributed import contributed
+from silo_node.training import exact
+from silo_node.training.confined.apart import Apart
+from silo_node.training.confined.computing import computed
+from silo_node.training.confined.work import Done, Work, packed_bytes
 from silo_node.training.family import Examples
+from silo_node.training.judging import audited, judged
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
+from silo_node.training.own import KeptOwn, digest_of, for_rows
 from silo_node.training.run import RunState, check_position
-from silo_node.training.scoring import check_judged, predicted, scored
+from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
 
 
@@ -128,19 +129,12 @@ def _prepared_judged(reader: Reader, request: Request, now: int, limit_s: float,
 
 def _judged(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
     """Return the sums of the metrics of a model, by these rows."""
-    if state is None:
-        raise ProtocolError("the model that is judged is not known here")
-    scores, outcomes = scored(request, state, rows.examples)
-    return contributed(request, rows.examples, scores, outcomes, rows.silo)
+    return judged(request, rows.examples, state, rows.silo)
 
 
 def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
     """Return the counts of an audit, by these rows and the model that it is of."""
-    if state is None:
-        raise ProtocolError("the model that is audited is not known here")
-    if not auditing.step_of(request).groups:
-        return auditing.drift_contribution(request, rows.examples, predicted(request, state, rows.examples))
-    return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
+    return audited(request, rows.examples, state)
 
 
 def _load_torch() -> None:
@@ -220,7 +214,7 @@ def is_slow(kind: str) -> bool:
 def load_kind(kind: str) -> None:
     """Import in this process what a kind of computation, or a network, needs; raises ImportError."""
     if kind == NETWORK:
-        from silo_node.training.networks import trying  # noqa: F401
+        from silo_node.training.confined import trying  # noqa: F401
     else:
         CONTRIBUTIONS[kind].load()
 
@@ -232,8 +226,20 @@ def not_installed(kind: str) -> NotLoadedError:
     )
 
 
+LoadOwn = Callable[[Request], KeptOwn | None]  # what the silo keeps for itself of the run that a request is about
+
+
+def keeps_of(request: Request) -> Mapping[str, int]:
+    """Return the lengths of what a silo keeps for itself of a request's round, by name."""
+    step = request.plan.training
+    return {} if step is None or request.plan.judged is not None else step.owns(request.table)
+
+
 class Computes(Protocol):
     """What computes the contributions of a silo: `Computer`, or `silo_node.killable.KillableComputer`."""
+
+    def computed(self, request: Request, now: int) -> Computed:
+        """Return what comes of a request, by the decisions on consent at `now`; raises any exception."""
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises any exception."""
@@ -272,13 +278,14 @@ class Computer:
         forgotten: Forgotten = nobody,
         kept_bytes: int = KEPT_BYTES,
         apart: Apart | None = None,
+        load_own: LoadOwn = lambda request: None,
     ) -> None:
         """`reader` answers from prepared sources, where the policy has some. `limit_s`: instead of the policy's.
 
         Rows of at most `kept_bytes` are kept from one round of a run to the next. Networks are computed `apart`, in a
         process of their own, or in this one.
         """
-        self._apart = apart
+        self._apart, self._load_own = apart, load_own
         self._policy, self._database, self._sources = policy, database, sources
         self._decisions, self._load_run, self._reader = decisions, load_run, reader
         self._limit_s, self._forgotten = limit_s, forgotten
@@ -328,10 +335,11 @@ class Computer:
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
-        began = time.monotonic()
-        kind = CONTRIBUTIONS[request.plan.kind]
-        split = split_of(request, self._load_run)
-        rows: Any = None
+        return self.computed(request, now).vectors
+
+    def _rows(self, kind: ContributionKind, request: Request, now: int) -> Any:
+        """Return what a kind takes of the rows of a request."""
+        split, rows = split_of(request, self._load_run), None
         if not request.plan.reads_rows:
             pass
         elif self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
@@ -342,20 +350,40 @@ class Computer:
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:
             rows = self._read(kind, request, now)
+        return rows
+
+    def computed(self, request: Request, now: int) -> Computed:
+        """Return what comes of a request, by the decisions on consent at `now`; raises what the engine raises."""
+        began = time.monotonic()
+        kind = CONTRIBUTIONS[request.plan.kind]
+        rows = self._rows(kind, request, now)
         step, judged = request.plan.training, check_judged(request, self._load_run)
         state = judged
         if step is not None:
-            own = self._load_run(step.run)
-            check_position(own, request)  # another round of the same step may have been learned meanwhile
-            state = own if judged is None else judged
+            mine = self._load_run(step.run)
+            check_position(mine, request)  # another round of the same step may have been learned meanwhile
+            state = mine if judged is None else judged
         if network_of(request) is None:
-            return kind.compute(request, rows, state)
+            return Computed(kind.compute(request, rows, state))
+        examples = rows.examples if isinstance(rows, Judgeable) else rows
+        keeps, kept = keeps_of(request), self._load_own(request)
+        behind = digest_of(examples) if keeps else None if kept is None else self.behind(kept, now)
+        own = for_rows(kept, behind or b"")
         left_s = self._limit(request) - (time.monotonic() - began)
-        return self._network(request, rows.examples if isinstance(rows, Judgeable) else rows, state, left_s).vectors
+        work = Work(request, examples, state, self._policy.silo.id, own, keeps, packed_bytes(request))
+        done = self._network(work, left_s)
+        return Computed(done.vectors, done.own, behind)
 
-    def _network(self, request: Request, examples: Examples, state: RunState | None, left_s: float) -> Done:
+    def behind(self, kept: KeptOwn, now: int) -> bytes:
+        """Return the digest of the rows behind what the silo keeps, as they are now; empty where nothing is kept."""
+        if not kept.request:
+            return b""
+        request = resolved(Request.decode(kept.request), compiled(self._policy).domains)
+        rows: Examples = self._rows(CONTRIBUTIONS[request.plan.kind], request, now)
+        return digest_of(rows)
+
+    def _network(self, work: Work, left_s: float) -> Done:
         """Return what comes of a network's rows: in a process of its own, or in this one."""
-        work = Work(request, examples, state, self._policy.silo.id)
         if self._apart is not None:
             return self._apart.contribution(work, left_s)
         from silo_node.training.networks import device

@@ -95,6 +95,8 @@ def _asked(
 def _labelled(shape: Shape, source: DeclaredSource, opened: Columns) -> Iterator[Labelled]:
     """Yield labels, and further columns that the family needs, all different; the first that fit are taken."""
     labels: list[str | None] = [*_of(shape.labels, "label", source, opened)] if shape.labels else [None]
+    if shape.labels and not shape.is_label_needed:
+        labels.append(None)
     needed = {name: part for name, part in shape.parts.items() if part.is_needed}
     choices = [_of(part.kinds, part.role, source, opened) for part in needed.values()]
     for label, *parts in product(labels, *choices):
@@ -113,10 +115,11 @@ def _first(
 ) -> tuple[Step, list[TableColumn]]:
     (label, parts), shape, features, width = columns, kind.shapes[family], list[str](), 1
     for key in sorted(opened, key=lambda key: len(opened[key].domain)):
-        fits = not shape.takes or kind_of(opened[key]) in shape.takes
-        more = max(1, len(opened[key].domain) - 1)
+        is_array = opened[key].type == "array"
+        more = 0 if is_array else max(1, len(opened[key].domain) - 1)
+        fits = shape.fits(kind_of(opened[key])) and not (is_array and any(opened[one].shape for one in features))
         is_free = key != label and key not in parts.values() and "feature" in source.columns[key].roles
-        if fits and is_free and kind_of(opened[key]) and width + more <= MAX_WEIGHTS and len(features) < MAX_FEATURES:
+        if fits and is_free and width + more <= MAX_WEIGHTS and len(features) < MAX_FEATURES:
             features.append(key)
             width += more
     chosen = features if shape.least_features else []

@@ -4,7 +4,8 @@ They are arrays of 32 or 64 bits from there to the ring: of 32 where the statist
 (`Extent.word_bytes`). Nothing as long as a vector is made in between but what is received.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, starmap
 
 import numpy as np
@@ -15,6 +16,16 @@ from crypto.backends.scheme import CHUNK_VALUES
 
 Figures = npt.NDArray[np.int64] | npt.NDArray[np.int32]
 Vectors = Sequence[Figures]  # of each statistic, exact, before noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """What comes of a request at a silo: the vectors that it contributes, and what it keeps for itself."""
+
+    vectors: Vectors
+    own: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    # The digest of the rows that what the silo keeps is of, as they are now; None where it keeps nothing.
+    rows: bytes | None = None
 
 
 def sent_as(vectors: Sequence[Figures], word_bytes: Sequence[int]) -> Parts:

@@ -182,7 +182,11 @@ def questions(policy: Policy, name: str, count: int, now: int) -> Iterator[Reque
 def training_steps(policy: Policy, name: str, now: int) -> Iterator[Request]:
     """Yield first steps of a model that the policy opens about a table, the smallest and the largest, if any."""
     purpose, source = _purpose_of(policy, LogisticStep.model_fields["kind"].default), policy.sources[name]
-    opened = {key: one for key, one in _opened(source, name, now).items() if not source.columns[key].sole_dimension}
+    opened = {
+        key: one
+        for key, one in _opened(source, name, now).items()
+        if not source.columns[key].sole_dimension and one.type != "array"
+    }
     labels = (key for key, one in opened.items() if "label" in source.columns[key].roles and one.type == "bool")
     label = next(labels, None)
     if purpose is None or policy.training is None or label is None:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from crypto.backends.sandbox import Parts, serve
 from policies.decision.compiled import compiled
@@ -26,10 +28,16 @@ from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.network_steps import LOADED_AS as NETWORK
 from policies.requests.request import Request, resolved
-from silo_node.apart.process import Apart, told
-from silo_node.data.compute import Computer, has_private_training, load_kind, to_load, trains_networks
+from silo_node.data.compute import (
+    Computer,
+    has_private_training,
+    keeps_of,
+    load_kind,
+    to_load,
+    trains_networks,
+)
 from silo_node.data.consent import decisions_of
-from silo_node.data.figures import sent_as
+from silo_node.data.figures import Computed, Vectors, sent_as
 from silo_node.data.loading import LOADED, UNCONFINED, Loading
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import forgotten_among
@@ -37,11 +45,18 @@ from silo_node.data.prepared.reader import prepared_reader
 from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import NetworkError, SiloError, SourceError
+from silo_node.graphs.kept import KeptNetworks
+from silo_node.graphs.resolving import with_kept
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.confined.apart import Apart, told
 from silo_node.training.keeping import packed, unpacked
+from silo_node.training.own import KeptOwn
+from silo_node.training.own import packed as packed_own
+from silo_node.training.own import unpacked as unpacked_own
 from silo_node.training.run import RunState
 
 SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)
+ROWS_BYTES = 32  # of a digest of rows
 KEPT_SHARE = 8  # of a worker's memory, that rows of runs may take: 1 in so many
 
 
@@ -65,7 +80,8 @@ class Worker:
         reader = prepared_reader(policy, home, connection, sources, decisions, self.kept)
         self._policy, self._reader = policy, reader
         self._states: dict[bytes, RunState] = {}
-        self._domains = compiled(policy).domains
+        self._own: KeptOwn | None = None
+        self._domains, self._graphs = compiled(policy).domains, KeptNetworks(home)
         self._apart = Apart(policy, setup["threads"]) if trains_networks(policy) else None
         self._is_confined = True  # where networks are computed
         self._loading = Loading(self._load)
@@ -84,7 +100,12 @@ class Worker:
             forgotten=partial(forgotten_among, policy, home, self.kept),
             kept_bytes=min(KEPT_BYTES, (setup["memory_mb"] << 20) // KEPT_SHARE),
             apart=self._apart,
+            load_own=lambda request: self._own,
         )
+
+    def _resolved(self, body: bytes) -> Request:
+        """Return an encoded request with its domains, and with its packed network as that lies here now."""
+        return with_kept(self._graphs, resolved(Request.decode(body), self._domains))
 
     def _load(self, kind: str) -> None:
         if kind == NETWORK and self._apart is not None:
@@ -103,15 +124,24 @@ class Worker:
         return rest
 
     def compute(self, payload: bytes) -> Parts:
-        """Return the vectors of a request, one after another, as little-endian words of 4 or 8 bytes."""
+        """Return the vectors of a request, one after another, as little-endian words of 4 or 8 bytes.
+
+        What the silo keeps for itself of it follows, with the digest of the rows behind that.
+        """
         now = int.from_bytes(payload[:8], "big")
-        self._states, body = read_states(payload[8:])
-        request = resolved(Request.decode(body), self._domains)
+        self._states, rest = read_states(payload[8:])
+        self._own, body = read_own(rest)
+        request = self._resolved(body)
         words = [extent.word_bytes for extent in request.plan.statistics(request.table).values()]
         try:
-            return sent_as(self._computer.contribution(request, now), words)
+            found = self._computer.computed(request, now)
         except NetworkError as err:
             raise told(err) from err
+        finally:
+            self._own = None
+        if not has_own(request, is_kept=found.rows is not None):
+            return sent_as(found.vectors, words)
+        return with_own(sent_as(found.vectors, words), found, keeps_of(request))
 
     def judge(self, payload: bytes) -> bytes:
         """Return which persons of a snapshot, named by its digest, are in for a request: a bit each."""
@@ -141,7 +171,7 @@ class Worker:
         now = int.from_bytes(payload[:8], "big")
         with suppress(Exception):
             self._states, body = read_states(payload[8:])
-            self._computer.read_ahead(resolved(Request.decode(body), self._domains), now)
+            self._computer.read_ahead(self._resolved(body), now)
         return b""
 
     def prepare(self, payload: bytes) -> bytes:
@@ -167,6 +197,46 @@ def read_states(payload: bytes) -> tuple[dict[bytes, RunState], bytes]:
         state, rest = unpacked(rest[8:end]), rest[end:]
         found[state.run] = state
     return found, rest
+
+
+def write_own(own: KeptOwn | None) -> bytes:
+    """Return what a silo keeps for itself as a job has it: after its length, which is 0 where there is nothing."""
+    body = b"" if own is None else packed_own(own)
+    return len(body).to_bytes(8, "big") + body
+
+
+def read_own(payload: bytes) -> tuple[KeptOwn | None, bytes]:
+    """Return what `write_own` wrote, and the rest of a payload."""
+    end = 8 + int.from_bytes(payload[:8], "big")
+    return (unpacked_own(payload[8:end]) if end > 8 else None), payload[end:]
+
+
+def has_own(request: Request, *, is_kept: bool) -> bool:
+    """Tell whether a reply says of what rows the things are that a silo keeps for itself."""
+    return is_kept or bool(keeps_of(request))
+
+
+def own_bytes(keeps: Mapping[str, int]) -> int:
+    """Return how long that is what follows the vectors in such a reply."""
+    return 8 * sum(keeps.values()) + ROWS_BYTES
+
+
+def with_own(vectors: Parts, found: Computed, keeps: Mapping[str, int]) -> Parts:
+    """Return a reply with what a silo keeps behind the vectors; raises SiloError if it has other lengths."""
+    if {name: len(values) for name, values in found.own.items()} != dict(keeps):
+        raise SiloError("what a silo keeps has other lengths than its request says", "tell the developers")
+    kept = [np.ascontiguousarray(found.own[name], "<f8").data.cast("B") for name in sorted(keeps)]
+    rows = memoryview((found.rows or b"").ljust(ROWS_BYTES, b"\0"))
+    return Parts(vectors.length + own_bytes(keeps), chain(vectors.parts, kept, [rows]))
+
+
+def own_from(reply: bytes, vectors: Vectors, keeps: Mapping[str, int]) -> Computed:
+    """Return what `with_own` sent; `vectors` are those of the reply."""
+    start, own = len(reply) - own_bytes(keeps), dict[str, npt.NDArray[np.float64]]()
+    for name in sorted(keeps):
+        own[name] = np.frombuffer(reply, "<f8", keeps[name], start)
+        start += 8 * keeps[name]
+    return Computed(vectors, own, reply[start:])
 
 
 def write_kept(kept: Mapping[str, KeptInForce]) -> bytes:

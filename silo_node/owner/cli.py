@@ -32,6 +32,7 @@ from silo_node.data.sources import Source
 from silo_node.errors import SiloError, SourceError
 from silo_node.owner import backup_commands, force_commands, ledger_commands, policy_commands, prepared_commands
 from silo_node.owner.consent_status import ConsentCounts, PersonConsent, consent_counts, status_of_person
+from silo_node.owner.graph_commands import add_graph_commands
 from silo_node.owner.model_commands import add_model_commands
 from silo_node.owner.model_registry import held_states
 from silo_node.owner.receipt_commands import add_receipt_command
@@ -82,6 +83,7 @@ def command_line() -> argparse.ArgumentParser:
     consent.add_argument("--purpose", metavar="PURPOSE", help="only this one; default: all of the policy")
     consent.add_argument("--person", metavar="ID", help="also say whether this person is in, and why")
     add_model_commands(commands)
+    add_graph_commands(commands)
     _federated_commands(commands)
     return parser
 

@@ -9,7 +9,7 @@ from federation.terminal import Commands, add_command, plain, put_out
 from policies.document.load import load
 from policies.document.policy import Policy
 from policies.models.card import Card, written
-from policies.models.exporting import FORMATS, exported
+from policies.models.exporting import FORMATS, FORMATS_IN_WORDS, exported
 from policies.models.record import run_named
 from policies.requests.families import SHAPES
 from policies.units import counted
@@ -17,7 +17,7 @@ from silo_node.errors import SiloError
 from silo_node.owner.model_registry import HeldModel, held_models
 from silo_node.training.leaving import may_leave
 from silo_node.training.portable import portable_of
-from silo_node.training.predicting import predictor_of
+from silo_node.training.predicting import predictor_of, scorer_of
 from silo_node.training.shown import model_fields, shown
 
 
@@ -41,7 +41,7 @@ def add_model_commands(commands: Commands) -> None:
     export = add_command(actions, "export", _export, "write a model that predicts to a file")
     export.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     export.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
-    export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
+    export.add_argument("--format", choices=FORMATS, default="json", help=FORMATS_IN_WORDS)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
 
 
@@ -120,6 +120,7 @@ def _show(options: argparse.Namespace) -> int:
         print(json.dumps(_fields(one), indent=2))
         return 0
     _print(one)
+    print("".join(f"  {plain(line)}\n" for line in one.layers), end="")
     print(f"  {_standing(one)}")
     for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
         print(f"  {silo}: in {counted(count, 'round')}")
@@ -153,7 +154,12 @@ def _export(options: argparse.Namespace) -> int:
     one = _the_model(models, options.name)
     form = portable_of(one.state)
     may_leave(policy, one.state, "export")
-    data = exported(form, options.format)
+    data = exported(form, options.format, _told(one), scorer_of(one.state))
     write_out(options.out, data)
     print(f"{options.out}: {one.family}, {len(data):,} bytes")
     return 0
+
+
+def _told(one: HeldModel) -> dict[str, str]:
+    """Return what a file of weights says of its run."""
+    return {"run": one.name, "purpose": one.state.purpose, "analyst": one.state.analyst, "rounds": str(one.state.done)}

@@ -10,16 +10,20 @@ from federation.members.credentials import IDENTITY_KEY
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, Figure, Price, registered
+from policies.models.forms import Form
+from policies.models.layers import layers_of
 from policies.models.record import standing_of
 from policies.models.released import digest_of_model, why_too_large
 from policies.requests.exact import FamilyStep
 from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
+from silo_node.graphs.kept import KeptNetworks
 from silo_node.home import LEDGER
 from silo_node.ledger.kept_runs import KeptRun, kept_runs
 from silo_node.rounds.releasing import model_of
 from silo_node.training.keeping import read_state
+from silo_node.training.networks.form import with_packed
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
 
@@ -60,13 +64,22 @@ class HeldModel:
         return standing_of(self.goes_on_as, self.state.ended, is_over=self.state.is_final)
 
     @property
+    def form(self) -> Form | None:
+        """What scores rows by it; None where it has none."""
+        try:
+            return portable_of(self.state)
+        except SiloError:
+            return None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What it computes, in words; of a network alone."""
+        return layers_of(self.state.record, self.form)
+
+    @property
     def digest(self) -> str:
         """The SHA-256 of the model, in hexadecimal, the same at every silo and at the analyst."""
-        try:
-            form = portable_of(self.state)
-        except SiloError:
-            form = None
-        return digest_of_model(fitted_of(self.state), form)
+        return digest_of_model(fitted_of(self.state), self.form)
 
     @property
     def stays(self) -> str:
@@ -118,6 +131,7 @@ class HeldModel:
             digest=self.digest,
             fitted=fitted_of(state),
             audit=self.audit,
+            layers=self.layers,
         )
 
 
@@ -148,7 +162,8 @@ def held_states(policy: Policy, home: Path) -> list[tuple[KeptRun, RunState]]:
     if not kept:
         return []
     key = SigningKey(read_key_file(home / IDENTITY_KEY)).public
-    return [(one, read_state(one.run, one.state, policy.silo.id, key)) for one in kept]
+    find = KeptNetworks(home).find
+    return [(one, with_packed(read_state(one.run, one.state, policy.silo.id, key), find)) for one in kept]
 
 
 def _held(policy: Policy, kept: KeptRun, state: RunState, charged: Mapping[bytes, int]) -> HeldModel:

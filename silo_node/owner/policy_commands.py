@@ -49,6 +49,7 @@ from policies.document.policy import Head, Policy, Vectors
 from policies.document.purposes import ConsentTable
 from policies.document.signatures import check_succession, in_words, quorums, read_signatures, signature, what_is_signed
 from policies.document.sniff import sniff_file
+from policies.document.stored_lists import with_lengths
 from policies.domains import text_of
 from policies.errors import PolicyError, reason_of
 from policies.requests.catalogue import Catalogue
@@ -138,7 +139,8 @@ def _init(options: argparse.Namespace) -> int:
         found = sniff_file(Path(path))
     else:
         with connect() as connection:
-            found = stored_table(types_of(connection, "init", location, uri))
+            types = types_of(connection, "init", location, uri)
+        found = stored_table(with_lengths(types, Path(path)) if kind == "parquet" else types)
     if options.id is not None and options.id not in found.columns:
         listed = ", ".join(found.columns)
         raise SiloError(f"{options.source} has no column {options.id!r} (found: {listed})", "mend --id")

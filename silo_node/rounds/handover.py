@@ -185,6 +185,7 @@ def taken(silo: Silo, ledger: Ledger, now: int, taking: Taking) -> tuple[bytes, 
     _check_state(taking, state)
     _check_missed(silo, 0 if own is None else own.done, state)
     state = state.model_copy(update={"learned_at": now})
+    ledger.miss_own(state.run, 0 if own is None else own.done, state.done)
     keep_run(silo, ledger, state, state.done)
     return (signed_position(silo, ledger, state.run, state), *released(silo, ledger, request, state, is_new=True))
 

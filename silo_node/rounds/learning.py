@@ -14,10 +14,13 @@ from crypto.wire import sign, signer_of, verify
 from policies.budget.ledger import Ledger
 from policies.decision.compiled import compiled
 from policies.models.record import recorded
+from policies.requests.network_steps import network_of, packed_name
 from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
 from policies.requests.training import TrainingStep
+from silo_node.graphs.resolving import with_kept
+from silo_node.rounds.owning import learn_own
 from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
@@ -59,14 +62,19 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         state = state.model_copy(update={"record": record})
         if (model := audited_model(silo, ledger, request, state, opened)) is not None:
             keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
+        learn_own(silo, ledger, request, checked)
         keep_run(silo, ledger, state, state.done)
+        ledger.tidy_own(step.run, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 
 
 def check_domains(request: Request) -> None:
-    """Raise ProtocolError if a feature of a model has a long domain that the policy does not have any more."""
+    """Raise ProtocolError if a long domain, or a packed network, that a model needs is not here any more."""
     if unknown := request.table.unresolved:
         raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
+    step = network_of(request)
+    if step is not None and (name := packed_name(request)) is not None and step.graph is None:
+        raise ProtocolError(f"the packed network {name} is not at this silo any more", "send it again, or add it")
 
 
 def step_request(silo: Silo, envelope: bytes) -> tuple[Request, TrainingStep, bytes]:
@@ -76,7 +84,8 @@ def step_request(silo: Silo, envelope: bytes) -> tuple[Request, TrainingStep, by
     if analyst is None:
         raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
     signed = verify(envelope, Request, {name: VerifyKey.parse(analyst.key)})
-    request, step = resolved(signed.message, compiled(silo.policy).domains), signed.message.plan.training
+    request = with_kept(silo.graphs, resolved(signed.message, compiled(silo.policy).domains))
+    step = request.plan.training
     if request.analyst != name or request.federation != silo.federation or step is None:
         raise ProtocolError("the report is not that of a training step of this federation")
     return request, step, signed.digest

@@ -44,10 +44,12 @@ from policies.decision.run_price import reserved_part
 from policies.decision.sending import sending_ms
 from policies.document.policy import Policy
 from policies.requests.denials import Denial, Refusal
+from policies.requests.network_steps import packed_name
 from policies.requests.replacing import holds_for, job_before, left_out, silos_before
 from policies.requests.request import Request, job_of, resolved
 from policies.requests.terms import terms_of
 from policies.units import DAY_S
+from silo_node.graphs.resolving import with_kept
 from silo_node.rounds.states import Proposed, Silo
 from silo_node.training.keeping import kept, read_state
 from silo_node.training.run import RunState, check_position
@@ -242,7 +244,16 @@ def _decide(
     verdicts = ledger.verdicts(subject) if silo.policy.approvals else ()
     feed_at, rows_at = fresh(*request.table.names)
     jurisdictions = Jurisdictions(silo.roster.silo_jurisdictions, silo.roster.aggregator_jurisdictions)
-    return decide(silo.policy, request, request_hash, spent, now, feed_at, verdicts, jurisdictions, rows_at, subject)
+    known = feed_at, verdicts, jurisdictions, rows_at, subject, approved_networks(silo, request, now)
+    return decide(silo.policy, request, request_hash, spent, now, *known)
+
+
+def approved_networks(silo: Silo, request: Request, now: int) -> tuple[str, ...]:
+    """Return the name of a request's packed network if people of this silo have approved it."""
+    name = packed_name(request)
+    if name is None or silo.graphs is None:
+        return ()
+    return (name,) if silo.graphs.is_approved(silo.policy, silo.federation, name, now) else ()
 
 
 def _approved_as(silo: Silo, ledger: Ledger, request: Request, request_hash: bytes) -> bytes:
@@ -314,7 +325,7 @@ def _judge(
         received = verify(envelope, Request, {name: VerifyKey.parse(analyst.key)}).message
     except SignatureError:
         return None, (wrong_signature(silo.policy, name),)
-    request = resolved(received, compiled(silo.policy).domains)
+    request = with_kept(silo.graphs, resolved(received, compiled(silo.policy).domains))
     if request.analyst != name or request.federation != silo.federation or silo.name not in request.silos:
         raise ProtocolError("the request was signed for another analyst, federation or set of silos")
     for recipient in request.recipients:

@@ -16,6 +16,7 @@ from policies.requests.request import Request
 from silo_node.errors import SiloError
 from silo_node.rounds.states import Silo
 from silo_node.training.leaving import may_leave
+from silo_node.training.networks.form import with_packed
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
 
@@ -37,7 +38,8 @@ def released(silo: Silo, ledger: Ledger, request: Request, state: RunState, *, i
         return ()
     with suppress(SiloError, CryptoError):
         may_leave(silo.policy, state, "release")
-        signed = sign(model_of(silo.federation, state), silo.name, silo.signing)
+        known = state if silo.graphs is None else with_packed(state, silo.graphs.find)
+        signed = sign(model_of(silo.federation, known), silo.name, silo.signing)
         context = sealing_context(silo.federation, state.run, request.analyst)
         return (seal(receiver.key, signed, context),)
     return ()

@@ -15,6 +15,7 @@ from crypto.wire import digest_of, verify
 from federation.members.roster import Roster
 from policies.document.policy import Policy
 from policies.requests.request import Request
+from silo_node.graphs.kept import KeptNetworks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Silo:
     aggregators: Mapping[str, VerifyKey]
     policy: Policy
     policy_hash: bytes
+    graphs: KeptNetworks | None = None  # the packed networks that it has
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from policies.fairness.audit import Audit, audit_of
 from policies.fairness.counts import Counts
 from policies.requests.audit import AuditStep
 from policies.requests.audited import count_of, groups_of
-from policies.requests.drifting import feature_bins, feature_places, score_bins
+from policies.requests.drifting import array_places, feature_bins, feature_places, score_bins
 from policies.requests.request import Request
 from policies.requests.scores import COARSE, Bins
 from policies.requests.tables import Table
@@ -49,14 +49,17 @@ def contribution(request: Request, examples: Examples, scores: Vector, outcomes:
     return [*found, *_of_features(step, request.table, examples)]
 
 
-def drift_contribution(request: Request, examples: Examples, scores: Vector) -> list[Integers]:
-    """Return the silo's blocks of an audit without groups: rows, persons, rows by bin of scores, and of features."""
+def drift_contribution(request: Request, examples: Examples, places: Integers) -> list[Integers]:
+    """Return the silo's blocks of an audit without groups: rows, persons, rows by bin of scores, and of features.
+
+    `places` are the bins of the rows' scores.
+    """
     step = step_of(request)
     bins = score_bins(step.model.task(request.table))
     found = [
         np.array([examples.rows]),
         np.array([len(np.unique(examples.person))]),
-        np.bincount(bins.places(scores), minlength=bins.count).astype(np.int64),
+        np.bincount(places, minlength=bins.count).astype(np.int64),
     ]
     return [*found, *_of_features(step, request.table, examples)]
 
@@ -65,7 +68,10 @@ def _of_features(step: AuditStep, table: Table, examples: Examples) -> list[Inte
     """Return the rows in the public bins of all features, as one block; none unless drift is told."""
     found = []
     for column in step.features_of(table):
-        places = feature_places(column, examples.cells[column.name], examples.missing.get(column.name))
+        if column.type == "array":
+            places = array_places(column, examples.arrays[column.name])
+        else:
+            places = feature_places(column, examples.cells[column.name], examples.missing.get(column.name))
         found.append(np.bincount(places, minlength=len(feature_bins(column))).astype(np.int64))
     return [np.concatenate(found)] if found else []
 

@@ -10,7 +10,7 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, Fitted, Judged, State
+from silo_node.training.family import Contribution, Examples, Fitted, Judged, Own, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import FamilyModel, Opened, RunState, state_after
@@ -25,9 +25,17 @@ def task_of(request: Request) -> Task:
 
 def contribution(request: Request, examples: Examples, state: RunState | None) -> list[Integers]:
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
+    return list(contributed(request, examples, state, Own()).blocks)
+
+
+def contributed(request: Request, examples: Examples, state: RunState | None, own: Own) -> Contribution:
+    """Return the silo's blocks in whole units, and what it keeps for itself, beside what it kept before."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, kept_state(state, task, family.init), examples)
+    before = kept_state(state, task, family.init)
+    if family.keeping is None:
+        return Contribution(family.statistics(task, before, examples))
+    return family.keeping.contribution(task, before, examples, own)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
@@ -45,9 +53,13 @@ def kept_after(request: Request, position: bytes, now: int, after: State, fitted
     return state_after(request, position, now, (), after.numbers, model)
 
 
-def scores(task: Task, state: RunState, examples: Examples) -> Vector:
-    """Return what the model says of rows; raises ProtocolError for a family that predicts nothing."""
-    return judged_of(task, FAMILIES[task.family].judged).scores(task, kept_state(state, task), examples)
+def scores(task: Task, state: RunState, examples: Examples, own: Own) -> Vector:
+    """Return what the model says of rows, and what the silo keeps of it; raises ProtocolError without a prediction."""
+    family = FAMILIES[task.family]
+    judged, before = judged_of(task, family.judged), kept_state(state, task)
+    if family.keeping is None:
+        return judged.scores(task, before, examples)
+    return family.keeping.scores(task, before, examples, own)
 
 
 def outcomes(task: Task, examples: Examples) -> Vector:

@@ -42,6 +42,16 @@ class Examples:
     def rows(self) -> int:
         return len(self.person)
 
+    def at(self, places: Integers) -> "Examples":
+        """Return the rows at some places, in the order of these, with all that they have."""
+        return replace(
+            self,
+            person=self.person[places],
+            cells={name: cells[places] for name, cells in self.cells.items()},
+            missing={name: gap[places] for name, gap in self.missing.items()},
+            arrays={name: steps[places] for name, steps in self.arrays.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:

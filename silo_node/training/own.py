@@ -8,9 +8,10 @@ cell has changed, it is dropped. docs/networks.md, "Algorithms".
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from crypto.errors import ProtocolError
@@ -52,10 +53,12 @@ class KeptOwn:
 
 
 def digest_of(examples: Examples) -> bytes:
-    """Return a digest of rows: of every cell, of which person each row is, and of which cells are missing."""
+    """Return a digest of rows: of every cell and array, of which person each row is, and of which cells are missing."""
     found = sha256(_CONTEXT)
-    parts = {"person": examples.person, **{f"cells {name}": cells for name, cells in examples.cells.items()}}
+    parts: dict[str, npt.NDArray[Any]] = {"person": examples.person}
+    parts |= {f"cells {name}": cells for name, cells in examples.cells.items()}
     parts |= {f"missing {name}": is_missing for name, is_missing in examples.missing.items()}
+    parts |= {f"array {name}": array for name, array in examples.arrays.items()}
     for name, array in sorted(parts.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
@@ -72,6 +75,13 @@ def made(request: Request, round_id: bytes, rows: bytes, vectors: Mapping[str, V
     return KeptOwn(
         OwnState(run=step.run, step=step.step, round=round_id, rows=rows, request=digest, numbers=numbers), body
     )
+
+
+def lost(run: bytes, step: int) -> KeptOwn:
+    """Return what stands for something that was dropped: it has no vectors, and is of no rows."""
+    nothing = bytes(32)
+    state = OwnState(run=run, step=step, round=bytes(16), rows=nothing, request=sha256(b"").digest(), numbers=())
+    return KeptOwn(state, b"")
 
 
 def kept(own: KeptOwn, silo: str, key: SigningKey) -> bytes:

@@ -9,6 +9,7 @@ from policies.models.bayes import Bayes
 from policies.models.forms import Form
 from policies.models.portable import Link, Missing, Portable
 from policies.models.record import without_model
+from policies.networks.names import NETWORKS
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.interactions import pairs_of
@@ -21,6 +22,7 @@ from silo_node.training.families import linear, naive_bayes
 from silo_node.training.family import State
 from silo_node.training.glm import standing
 from silo_node.training.grid import Vector
+from silo_node.training.networks.form import network_form
 from silo_node.training.run import RunState
 
 # The families that have a portable form, and what the sum of a row means there.
@@ -76,12 +78,15 @@ def portable_of(state: RunState) -> Form:
 def form_of(state: RunState) -> Form:
     """Return what scores rows by a model; raises SiloError where it has none, with the reason."""
     family = family_of(state)
-    if family not in LINKS and family != NAIVE_BAYES:
+    if family not in LINKS and family != NAIVE_BAYES and family not in NETWORKS:
         raise SiloError(f"no prediction form: {WITHOUT.get(family, f'{family} has none in this version')}", _MAKE)
     if state.record is None:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
+        case FamilyStep() if family in NETWORKS:
+            task = plan.task(table)
+            return network_form(task, kept_state(state, task))
         case FamilyStep():
             task = plan.task(table)
             form = bayes_form if family == NAIVE_BAYES else exact_form

@@ -13,20 +13,23 @@ from policies.requests.judged import JudgedModel, definition_of
 from policies.requests.request import Request
 from policies.units import counted
 from silo_node.training import exact, logistic_model
-from silo_node.training.family import Examples
+from silo_node.training.family import Examples, Own
 from silo_node.training.grid import Vector
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState
 
-# The task, the state and rows: what the model says of each, as `silo_node.training.family.Judged` has it.
-Score = Callable[[Task, RunState, Examples], Vector]
+# The task, the state, rows and what the silo keeps: what the model says of each row, as `Judged` of a family has it.
+Score = Callable[[Task, RunState, Examples, Own], Vector]
 Outcome = Callable[[Task, Examples], Vector]
 
 SCORES: Mapping[str, tuple[Score, Outcome]] = MappingProxyType(
     {
         "exact-step": (exact.scores, exact.outcomes),
-        "noised-step": (noised.scores, noised.outcomes),
-        "logistic-regression": (logistic_model.scores, logistic_model.outcomes),
+        "noised-step": (lambda task, state, examples, own: noised.scores(task, state, examples), noised.outcomes),
+        "logistic-regression": (
+            lambda task, state, examples, own: logistic_model.scores(task, state, examples),
+            logistic_model.outcomes,
+        ),
     }
 )
 
@@ -38,16 +41,16 @@ def model_of(request: Request) -> JudgedModel:
     return request.plan.judged
 
 
-def predicted(request: Request, state: RunState, examples: Examples) -> Vector:
-    """Return the scores of rows by the model that a request judges; no label is read."""
+def predicted(request: Request, state: RunState, examples: Examples, own: Own | None = None) -> Vector:
+    """Return the scores of rows by the model that a request judges, and what the silo keeps of it; no label is read."""
     model = model_of(request)
-    return SCORES[model.step.kind][0](model.task(request.table), state, examples)
+    return SCORES[model.step.kind][0](model.task(request.table), state, examples, Own() if own is None else own)
 
 
-def scored(request: Request, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
-    """Return the scores and outcomes of rows by the model that a request judges."""
-    model = model_of(request)
-    return predicted(request, state, examples), SCORES[model.step.kind][1](model.task(request.table), examples)
+def scored(request: Request, state: RunState, examples: Examples, own: Own | None = None) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a request judges, and what the silo keeps of it."""
+    task = model_of(request).task(request.table)
+    return predicted(request, state, examples, own), SCORES[model_of(request).step.kind][1](task, examples)
 
 
 def check_judged(request: Request, load_run: Callable[[bytes], RunState | None]) -> RunState | None:

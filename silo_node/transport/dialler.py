@@ -44,6 +44,7 @@ STEPS = frozenset(
     (
         "catalogue",
         "domain",
+        "take_network",
         "propose",
         "share",
         "ready",

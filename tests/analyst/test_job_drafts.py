@@ -76,6 +76,7 @@ def test_the_draft_of_columns_has_the_label_with_its_role(shop: Path, capsys: py
         ("logistic-regression", "--label left --held-out 0.25", ["age", "region", "newsletter", "visits", "spent"]),
         ("multinomial-regression", "--label plan", ["age", "region", "newsletter", "visits", "left", "spent"]),
         ("logistic-regression", "--label plan --positive pro --features age,region", ["age", "region"]),
+        ("mlp", "--label left", ["age", "region", "newsletter", "visits", "spent"]),
         ("cox", "--part time=spent --part event=left --features age", ["age"]),
         ("kaplan-meier", "--part time=spent --part event=left --part group=region", []),
         ("chi-square", "--label left", ["region", "newsletter"]),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.arrays import Of
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES, Task, check_task
 from policies.requests.tables import Table, TableColumn
@@ -24,6 +25,11 @@ def number(name: str, low: int, high: int, step: str = "1") -> TableColumn:
 def text(name: str, *values: str) -> TableColumn:
     """Return a column of a domain whose last value is the unknown one."""
     return TableColumn(name=name, type="string", domain=values, unknown=values[-1])
+
+
+def array(name: str, of: Of, shape: tuple[int, ...], low: int, high: int, step: str = "1") -> TableColumn:
+    """Return a column of arrays; bounds are in steps."""
+    return TableColumn(name=name, type="array", of=of, shape=shape, low=low, high=high, step=step)
 
 
 def truth(name: str) -> TableColumn:
@@ -58,17 +64,19 @@ def task(
 
 
 def examples(of: Task, rows: Columns, missing: Mapping[str, npt.NDArray[np.bool_]] | None = None) -> Examples:
-    """Return rows as a silo codes them: steps of numbers, 0 or 1 of bools, texts."""
-    cells = {}
+    """Return rows as a silo codes them: steps of numbers and arrays, 0 or 1 of bools, texts."""
+    cells, arrays = {}, {}
     for column in of.table.columns:
         values = rows[column.name]
-        if column.domain:
+        if column.type == "array":
+            arrays[column.name] = np.asarray(values) - (column.low or 0)
+        elif column.domain:
             cells[column.name] = np.array([column.domain.index(one) for one in values], np.int64)
         else:
             steps = np.asarray(values, np.int64) - (column.low or 0)
             cells[column.name] = 2 * steps - column.range_steps
-    count = len(next(iter(cells.values())))
-    return Examples(np.arange(count), cells, missing or {})
+    count = len(next(iter((cells | arrays).values())))
+    return Examples(np.arange(count), cells, missing or {}, arrays=arrays)
 
 
 def divided(of: Examples, silos: int, seed: int = 1) -> list[Examples]:
@@ -79,8 +87,7 @@ def divided(of: Examples, silos: int, seed: int = 1) -> list[Examples]:
 
 
 def part(of: Examples, places: npt.NDArray[np.int64]) -> Examples:
-    cells = {name: values[places] for name, values in of.cells.items()}
-    return Examples(of.person[places], cells, {name: gap[places] for name, gap in of.missing.items()}, of.left_out)
+    return of.at(places)
 
 
 def numbered(of: Task, number: int) -> Task:

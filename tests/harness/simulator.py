@@ -151,6 +151,9 @@ class Simulation:
         except AggregatorError as err:
             raise FederationError(err.message, err.hint) from err
 
+    def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
+        return asyncio.run(self.server.offer(offer, index, frame))
+
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         answer = asyncio.run(self.server.submit(request))
         self.reports.append(answer)

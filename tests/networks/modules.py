@@ -124,6 +124,53 @@ class Many(nn.Module):
         return torch.cat([seen.flatten(1), torch.tanh(scaled), functional.softplus(first).amax(-1, keepdim=True)], 1)
 
 
+class Attended(nn.Module):
+    """Torch's attention that returns its weights, by products of all heads of all rows; and places first, masked."""
+
+    waves: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation="gelu", norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.register_buffer("waves", torch.sin(torch.arange(240.0)).reshape(30, 1, 8))
+
+    def forward(self, series: torch.Tensor) -> torch.Tensor:
+        found, _ = self.attention(series, series, series)
+        places = found.permute(1, 0, 2) + self.waves[: series.shape[1]]
+        mask = nn.Transformer.generate_square_subsequent_mask(places.shape[0])
+        result: torch.Tensor = self.layers(places, mask=mask, is_causal=True).permute(1, 0, 2)[:, -1, :]
+        return result
+
+
+class Texts(nn.Module):
+    """Convolutions over words, and the largest of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 6, padding_idx=0), nn.Linear(10, 2)
+        self.windows = nn.ModuleList([nn.Conv1d(6, 5, width) for width in (2, 3)])
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        found = self.table(words).permute(0, 2, 1).contiguous()
+        result: torch.Tensor = self.head(torch.cat([functional.relu(one(found)).amax(-1) for one in self.windows], 1))
+        return result
+
+
+class Frames(nn.Module):
+    """A layer over rows and places in one axis, and numbers that each are an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm, self.middle = nn.Linear(8, 4), nn.LayerNorm(4), nn.Parameter(torch.randn(3))
+
+    def forward(self, series: torch.Tensor, age: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
+        rows, places, width = series.shape
+        found = self.norm(torch.relu(self.layer(series.reshape(rows * places, width)))).reshape(rows, places, 4).sum(1)
+        return torch.cat([found, self.middle - torch.stack([age, height, -age], dim=-1)], 1)
+
+
 class BatchNorm(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Linear(4, 4), nn.BatchNorm1d(4))

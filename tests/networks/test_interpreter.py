@@ -12,6 +12,7 @@ from policies.networks.bounds import trained
 from policies.networks.calls import LISTED, Recurrent
 from policies.networks.graph import CALLS, Graph
 from silo_node.training.networks.interpreter import Tensors, computed
+from tests.cases import every
 from tests.networks.samples import WHOLE, one, samples
 
 pytestmark = pytest.mark.torch
@@ -36,7 +37,7 @@ def test_every_listed_call_is_sampled() -> None:
     assert {name for _, name in found} == CALLS
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_shapes_are_what_is_said_of_them(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
@@ -48,7 +49,7 @@ def test_shapes_are_what_is_said_of_them(name: str) -> None:
     assert Graph.decode(graph.encode()) == graph
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_costs_are_at_least_what_torch_takes(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
@@ -70,23 +71,23 @@ def test_costs_are_at_least_what_torch_takes(name: str) -> None:
     assert trained(graph, ROWS).memory >= sum(held.values()) + 4 * graph.count
 
 
-@pytest.mark.parametrize("name", samples())
+@every("name", samples())
 def test_persons_one_by_one_have_the_gradients_of_a_batch_of_their_own(name: str) -> None:
     graph = samples()[name]
     weights, inputs = drawn(graph)
     first = torch.randn(1, generator=torch.Generator().manual_seed(2))
 
-    def loss(weights: Tensors, inputs: Tensors, *, is_mapped: bool) -> torch.Tensor:
-        out = computed(graph, weights, inputs, is_training=False, is_mapped=is_mapped)
+    def loss(weights: Tensors, inputs: Tensors) -> torch.Tensor:
+        out = computed(graph, weights, inputs, is_training=False)
         return (out * torch.linspace(0.5, 1.5, prod(out.shape[1:])).reshape(out.shape[1:])).square().sum() * first[0]
 
     each = {key: value.unsqueeze(1) for key, value in inputs.items()}
-    found = vmap(grad(lambda w, x: loss(w, x, is_mapped=True)), in_dims=(None, 0))(weights, each)
-    for row in range(ROWS):
-        alone = grad(lambda w, x: loss(w, x, is_mapped=False))(
-            weights, {key: value[row] for key, value in each.items()}
-        )
-        for key, value in alone.items():
+    found = vmap(grad(loss), in_dims=(None, 0))(weights, each)
+    own = {key: value.clone().requires_grad_() for key, value in weights.items()}  # torch's own kernels compute these
+    for row in range(ROWS if own else 0):
+        person = {key: value[row] for key, value in each.items()}
+        alone = torch.autograd.grad(loss(own, person), list(own.values()))
+        for key, value in zip(own, alone, strict=True):
             torch.testing.assert_close(found[key][row], value, rtol=1e-4, atol=1e-5)
 
 
@@ -114,6 +115,21 @@ def test_dropout_drops_in_training_alone_and_by_its_generator() -> None:
     by_own = computed(graph, {}, rows, is_training=True, generator=torch.Generator().manual_seed(5))
     assert torch.equal(plain, by_own)
     assert abs((by_own == 0).float().mean() - 0.25) < 0.02
-    mapped = vmap(lambda x: computed(graph, {}, {"x": x}, is_training=True, is_mapped=True), randomness="different")
+    mapped = vmap(lambda x: computed(graph, {}, {"x": x}, is_training=True), randomness="different")
     found = mapped(rows["x"].unsqueeze(1)).squeeze(1)
     assert not torch.equal(found[0], found[1])
+
+
+@every("name", samples())
+def test_no_rows_and_doubles_are_computed_as_well(name: str) -> None:
+    graph = samples()[name]
+    weights, inputs = drawn(graph)
+    for kind in (torch.float32, torch.float64):
+        own = {key: value.to(kind).requires_grad_() for key, value in weights.items()}
+        for rows in (0, 1):
+            some = {key: (one.to(kind) if one.is_floating_point() else one)[:rows] for key, one in inputs.items()}
+            found = computed(graph, own, some, is_training=True)
+            assert found.shape == (rows, *graph.result.shape)
+            assert found.dtype == kind
+            if own:
+                torch.autograd.grad(found.sum(), list(own.values()), allow_unused=True)

@@ -12,10 +12,12 @@ from analyst.errors import AnalystError
 from analyst.networks.inputs import input_form
 from analyst.networks.loading import made
 from analyst.networks.packing import packed_module
+from analyst.networks.writing import WritingError, decimal
 from policies.networks.graph import Graph
 from policies.networks.packed import Packed, decoded, encoded
 from policies.networks.words import described
 from silo_node.training.networks.interpreter import computed
+from tests.networks.samples import one
 
 pytestmark = pytest.mark.torch
 FILE = Path(__file__).with_name("modules.py")
@@ -31,6 +33,9 @@ PACKED: Mapping[str, tuple[Sequence[str], int, bool]] = {
     "Encoder": (("10:int<50",), 8_000, False),
     "Recommender": (("int<30", "int<40"), 1_800, True),
     "Many": (("4x16",), 5_000, True),
+    "Attended": (("6x8",), 6_000, False),
+    "Texts": (("9:int<20",), 1_800, True),
+    "Frames": (("5x8", "number", "number"), 1_800, True),
 }
 REFUSED = {
     "BatchNorm": ("batch norm takes means over the rows of a batch", "nn.GroupNorm"),
@@ -189,6 +194,22 @@ def test_what_is_too_much_is_refused_by_name(name: str) -> None:
         packed_module(module(name), [input_form("4")], FILE)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_numbers_are_written_so_that_they_are_read_again_to_the_last_bit() -> None:
+    for number in (0.1, 1e-7, 1 / 3, 2**0.5, 123456789.123, -0.0, 0.0, 1e-5, 999999999.9, -2.5, 5):
+        text = decimal(number)
+        assert float(text) == number
+        assert scaled(text).count == 0
+    for number in (float("nan"), float("inf"), 1e9, 1e-8):
+        with pytest.raises(WritingError) as caught:
+            decimal(number)
+        assert caught.value.hint
+
+
+def scaled(times: str) -> Graph:
+    """Return a graph that has this number."""
+    return one("scale", [3], times=times, over="1", plus="0")
 
 
 def test_an_input_that_nothing_reads_is_refused() -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from policies.networks.packed import Packed, packed
 from policies.requests.audit import AuditStep
 from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
@@ -12,17 +15,22 @@ from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
 from policies.requests.metrics import OF_PREDICTION, MetricName
 from policies.requests.moments import PAIRS
+from policies.requests.networks import graph_of
 from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
 from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
-from policies.requests.tables import Table
+from policies.requests.tables import Table, TableColumn
 from policies.requests.training import START
 from tests.harness.example_policy import AGE, AT, SMOKER, WARD, plan, request, table
 
 TABLE = table(columns=(WARD, AGE, SMOKER))
+# Columns of arrays, which are no part of the example policy: tests that read rows add them.
+SCAN = TableColumn(name="scan", type="array", of="decimal", shape=(2, 2), low=0, high=16, step="0.5")
+WORDS = TableColumn(name="words", type="array", of="int", shape=(3,), low=0, high=4, step="1")
+ARRAYS = table(columns=(WARD, AGE, SMOKER, SCAN, WORDS))
 SAME = ("quantile_disc", "var_samp", "stddev_samp")  # functions with the sums of others
 FUNCTIONS = [one for one in AGGREGATES if one not in SAME]
 
@@ -114,7 +122,7 @@ def search(*prefixes: str, shape: KeyShape = SHAPE) -> Request:
     return request(table=table(columns=(WARD,)), plan=plan)
 
 
-def exact(family: str, label: str | None, *features: str, **parts: str) -> Request:
+def exact(family: str, label: str | None, *features: str, of: Table = TABLE, **parts: str) -> Request:
     """Return a request for the first step of a run of an exact family; a text label has its positive value named."""
     step = ExactStep(
         run=bytes(16),
@@ -126,7 +134,7 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
         family=family,
         parts=tuple(Setting(name=name, value=column) for name, column in sorted(parts.items())),
     )
-    return request(table=TABLE, plan=step, micro_rho=0)
+    return request(table=of, plan=step, micro_rho=0)
 
 
 def hashed(*features: str, **options: str) -> Request:
@@ -181,6 +189,21 @@ def audit(of: Request, *groups: str, release: str = "exact", **changes: Any) -> 
     model = JudgedModel(position=bytes([1] * 32), step=of.plan)  # type: ignore[arg-type]
     plan = AuditStep(run=bytes(16), step=0, after=START, release=release, model=model, groups=groups, **changes)  # type: ignore[arg-type]
     return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
+def _packed() -> Packed:
+    """Return a packed network of the same features and label as in the examples."""
+    graph = graph_of(exact("mlp", "smoker", "age", "ward").plan.task(TABLE))  # type: ignore[union-attr]
+    return packed(graph, {one.name: np.full(one.shape, 0.25, np.float32) for one in graph.weights})
+
+
+PACKED = _packed()
+
+
+def of_packed(label: str, *features: str) -> Request:
+    """Return a request for the first step of a run of the packed network."""
+    of = with_options(exact("mlp", label, *features), graph=PACKED.name, count=str(PACKED.graph.count))
+    return request(table=TABLE, plan=of.plan.model_copy(update={"family": "network"}), micro_rho=0)
 
 
 LOGISTIC = exact("logistic-regression", "smoker", "ward", "age")
@@ -246,6 +269,13 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("mlp", "smoker", "age", "ward"),
         with_options(exact("mlp", "ward", "age", "smoker"), hidden="4,3", epochs="2", batch="2", missing="indicator"),
         with_options(exact("mlp", "age", "ward", "smoker"), hidden="", loss="absolute", momentum="0.9", decay="0.01"),
+        exact("mlp", "ward", "scan", "age", of=ARRAYS),
+        with_options(exact("cnn", "ward", "scan", of=ARRAYS), channels="2", hidden="", norm="group", dropout="0.5"),
+        exact("language-model", "ward", "words", of=ARRAYS),
+        exact("recommender", "age", "ward", "smoker"),
+        exact("autoencoder", "smoker", "age", "ward"),
+        exact("autoencoder", None, "age", "scan", of=ARRAYS),
+        of_packed("smoker", "age", "ward"),
     ),
     "audit-step": (
         audit(LOGISTIC, "ward"),
@@ -259,6 +289,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         audit(CLASSES, has_drift=True),
         audit(exact("cox", None, "ward", time="age", event="smoker"), has_drift=True),
         audit(noised("linear-regression", "age", "ward", "smoker"), release="private", has_drift=True),
+        audit(exact("mlp", "age", "ward", "smoker"), release="private", has_drift=True),
+        audit(exact("language-model", "ward", "words", of=ARRAYS), release="private", has_drift=True),
+        audit(exact("autoencoder", None, "age", "scan", of=ARRAYS), release="private", has_drift=True),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
@@ -270,6 +303,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("poisson-regression", "age", "ward", "smoker"),
         noised("hashed-logistic", "smoker", "ward", "age", bits="10", crossed="ward*age"),
         noised("hashed-logistic", "smoker", "ward", "age", of=SHORT, bits="10", crossed="all", missing="indicator"),
+        noised("mlp", "smoker", "ward", "age", hidden="3"),
+        noised("mlp", "ward", "smoker", "age", of=SHORT, hidden="", quantile="0.5", noise="own"),
+        noised("mlp", "smoker", "ward", "age", hidden="3", unit="silo", silos="5"),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
@@ -281,6 +317,8 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("mlp", "smoker", "ward", "age"), *CHANCE),
+        evaluation(exact("cnn", "ward", "scan", of=ARRAYS), *OF_PREDICTION["classes"]),
+        evaluation(exact("autoencoder", "smoker", "age", "ward"), *CHANCE),
         evaluation(exact("mlp", "ward", "smoker", "age"), *OF_PREDICTION["classes"]),
         evaluation(exact("mlp", "age", "ward", "smoker"), *OF_PREDICTION["number"], release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),

@@ -15,16 +15,35 @@ from hypothesis import strategies as st
 from policies.array_steps import steps_in
 from policies.document.catalogue import defined
 from policies.document.policy import Policy
+from policies.document.stored_lists import lists_in
+from policies.errors import ModelError
+from policies.models.predicting import predict
+from policies.models.table_files import read_rows
 from policies.requests.tables import TableColumn
-from silo_node.data.arrays import Arrays, lists_in
-from silo_node.data.coded import Coding, coded
+from silo_node.data.arrays import Arrays, joined
+from silo_node.data.coded import Coding, Rows, Run, coded
 from silo_node.data.locations import connect
+from silo_node.data.measure import family_steps, training_steps
+from silo_node.data.prepared import segment
 from silo_node.data.row_profile import profile
 from silo_node.errors import SourceError
+from silo_node.training.family import Examples
+from silo_node.training.noised.clipped import by_person
+from silo_node.training.own import digest_of
+from tests.harness.example_policy import NOW, Edit
+from tests.harness.example_policy import policy as example
 from tests.harness.rows import load_sources, opened, policy
 
 IMAGE = 'type = "array", shape = [2, 3], of = "int", bounds = [0, 9], roles = ["feature"]'
 SIGNAL = 'type = "array", shape = [4], of = "decimal", bounds = [-1.5, 2], step = 0.25, roles = ["feature"]'
+LEARNS = [
+    Edit('computations = ["query"]', 'computations = ["cnn", "linear-regression"]'),
+    Edit('kind = "parquet"', 'release = "exact"\nkind = "parquet"'),
+    Edit('class = "sensitive", roles = ["measure", "filter"] }', 'class = "sensitive", roles = ["label"] }'),
+    Edit("[analysts.ana]", '[training]\nmax_rounds = 10\ndp = "optional"\nclip_norm = 5\nmax_rho_per_run = 1\n'
+         "[training.networks]\n[analysts.ana]"),
+    Edit("smoker =", f'scan = {{ class = "internal", {IMAGE.replace("[2, 3]", "[8, 8]")} }}\nsmoker ='),
+]  # fmt: skip
 WHOLE = [[1, 2, 3], [4, 5, 6]]
 
 
@@ -192,6 +211,113 @@ def test_rows_of_nobody_are_left_out_and_the_order_is_that_of_the_other_columns(
     kept = [row for row in range(5000) if row % 5]
     assert [persons[place].as_py() for place in rows.person.tolist()] == [f"p{row}" for row in kept]
     assert rows.arrays("x").steps.tolist() == [cells[row] for row in kept]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.sampled_from(["int8", "uint16", "int64", "float32", "float64"]), st.sampled_from(["1", "0.25"]))
+def test_a_file_that_a_model_scores_has_the_steps_that_a_silo_reads(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str, step: str
+) -> None:
+    """Two routes to one array: the engine's SQL at a silo, and Arrow for a file of new rows."""
+    home = tmp_path_factory.mktemp("arrays")
+    number = st.integers(0, 100) if kind[0] in "iu" or step == "1" else st.floats(-20, 20, width=32)
+    row = st.none() | st.lists(st.lists(number, min_size=3, max_size=3), min_size=2, max_size=2)
+    cells = data.draw(st.lists(row, min_size=1, max_size=9))
+    item = pa.type_for_alias(kind)
+    stored = data.draw(st.sampled_from([pa.list_(pa.list_(item, 3), 2), pa.large_list(pa.list_(item))]))
+    of = '"int"' if step == "1" else '"decimal"'
+    rules = written(home, cells, stored, IMAGE.replace('"int"', of) + f", step = {step}")
+    at_silo = read(home, rules)
+    column = defined("x", rules.sources["t"].columns["x"])
+    steps, is_there = read_rows(home / "t.parquet", ["id"], [column]).arrays["x"]
+    assert steps.dtype == at_silo.steps.dtype
+    assert (steps.tolist(), is_there.tolist()) == (at_silo.steps.tolist(), at_silo.is_there.tolist())
+
+
+NESTED = pa.list_(pa.list_(pa.int8()))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "said"),
+    [
+        ([None, WHOLE, [[1, 2, 3]]], NESTED, "row 3, column 'x': found a list of 1, expected 2"),
+        ([WHOLE, [[1, 2, 3], [4, 5]]], NESTED, "row 2, column 'x': found a list of 2, expected 3"),
+        ([WHOLE, [[1, 2, 3], None]], NESTED, "row 2, column 'x': found no list, expected 3"),
+        ([WHOLE, [[1, 2, 3], [4, None, 6]]], NESTED, "row 2, column 'x': a number is missing"),
+        ([[[1, 2, 3], [4, math.nan, 6]]], pa.list_(pa.list_(pa.float32())), "row 1, column 'x': found nan in it"),
+        ([[[1, 2, 3], [4, 5, 5.5]]], pa.list_(pa.list_(pa.float32())), "found 5.5 in it, expected a whole number"),
+        ([[1, 2]], pa.list_(pa.int8()), "row 1, column 'x': found a list of 2, expected 6"),
+        ([["a"]], pa.list_(pa.string()), "found lists of string, expected lists of numbers"),
+        ([3], pa.int8(), "found int8, expected lists of numbers"),
+    ],
+)
+def test_a_cell_of_a_file_that_is_no_array_is_named_by_its_row(
+    tmp_path: Path, cells: list[Any], kind: pa.DataType, said: str
+) -> None:
+    written(tmp_path, cells, kind)
+    with pytest.raises(ModelError) as refused:
+        read_rows(tmp_path / "t.parquet", ["id"], [image()])
+    assert said in str(refused.value)
+    assert refused.value.hint
+
+
+def test_rows_without_an_array_have_no_score_and_a_csv_file_has_no_arrays(tmp_path: Path) -> None:
+    written(tmp_path, [WHOLE, None, WHOLE], NESTED)
+    found = predict(tmp_path / "t.parquet", [image()], [], (), lambda rows: rows.arrays["x"].sum((1, 2)).astype(float))
+    assert found.text.splitlines() == ["row,score", "1,21.0", "2,", "3,21.0"]
+    assert (found.rows, found.left_out) == (3, 1)
+    (tmp_path / "t.csv").write_text("id,x\np0,[]\n")
+    with pytest.raises(ModelError, match="is CSV, which has no arrays such as 'x'"):
+        read_rows(tmp_path / "t.csv", ["id"], [image()])
+    written(tmp_path, [], NESTED)
+    assert read_rows(tmp_path / "t.parquet", [], [image()]).arrays["x"][0].shape == (0, 2, 3)
+
+
+def test_rows_are_kept_in_a_run_with_their_arrays_and_nothing_of_who_is_out_stays(tmp_path: Path) -> None:
+    found = read(tmp_path, written(tmp_path, [WHOLE, None, WHOLE], NESTED))
+    kept = found.without(np.array([True, False, False]))
+    assert kept.is_there.tolist() == [False, False, True]
+    assert kept.steps.tolist() == [[[0] * 3] * 2, [[0] * 3] * 2, WHOLE]
+    assert found.without(np.zeros(3, np.bool_)) is found
+    both = joined([found.at(slice(0, 1)), kept.at(np.array([2, 1]))])
+    assert both.steps.tolist() == [WHOLE, WHOLE, [[0] * 3] * 2]
+    assert both.is_there.tolist() == [True, True, False]
+
+
+def test_a_segment_on_disk_has_the_arrays_in_the_order_of_its_persons(tmp_path: Path) -> None:
+    arrays = Arrays(np.arange(12, dtype=np.uint16).reshape(6, 2), np.array([True] * 5 + [False]), -3, 700)
+    rows = Rows(np.array([2, 0, 1, 2, 0, 1]), 3, (Run(0, 0, 6),), {("array", "x"): arrays})
+    codes = np.array([[0, 5], [0, 9], [0, 1]], np.uint64)
+    segment.write(tmp_path / "s", rows, codes, codes, np.array([False, True, False]), ())
+    found = segment.read(tmp_path / "s", {})
+    cells = found.cells["array", "x"]
+    assert isinstance(cells, Arrays)
+    assert cells.steps.tolist() == [[0, 1], [6, 7], [2, 3], [8, 9]], "those of 2, then of 0; 1 is forgotten"
+    assert (cells.low, cells.range_steps, cells.steps.dtype) == (-3, 700, np.dtype(np.uint16))
+    cut = segment.joined([segment.cut(cells, 0, 1), segment.cut(cells, 3, 4)])
+    assert isinstance(cut, Arrays)
+    assert cut.steps.tolist() == [[0, 1], [8, 9]]
+
+
+def test_rows_in_the_order_of_persons_keep_their_arrays() -> None:
+    steps = np.array([[1], [2], [3]], np.uint8)
+    rows = by_person(Examples(np.array([1, 0, 1]), {"n": np.array([10, 20, 30])}, arrays={"x": steps}))
+    assert (rows.person.tolist(), rows.cells["n"].tolist()) == ([0, 1, 1], [20, 10, 30])
+    assert rows.arrays["x"].tolist() == [[2], [1], [3]]
+
+
+def test_what_a_silo_keeps_is_of_its_arrays_too() -> None:
+    rows = [Examples(np.arange(1), {}, arrays={"x": np.array([[one]], np.uint8)}) for one in (1, 1, 2)]
+    assert digest_of(rows[0]) == digest_of(rows[1])
+    assert digest_of(rows[0]) != digest_of(rows[2])
+
+
+def test_doctor_times_a_network_on_arrays_and_nothing_that_takes_none(tmp_path: Path) -> None:
+    own = example(*LEARNS)
+    steps = {one.plan.family: one.plan.features for one in family_steps(own, "visits", NOW)}  # type: ignore[union-attr]
+    assert steps["cnn"] == ("scan",)
+    assert "linear-regression" not in steps, "it has no other feature"
+    assert not list(training_steps(own, "visits", NOW))
 
 
 def test_types_of_lists_are_taken_apart() -> None:

@@ -16,6 +16,7 @@ SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
     "DomainRequest": "ann@university",
+    "NetworkOffer": "ann@university",
     "Stopped": "ann@university",
     "OtherVersion": "hub",
     "NoRoom": "hub",
@@ -60,6 +61,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Roster": "roster",
     "RunState": "run-state",
     "DomainRequest": "domain-request",
+    "NetworkOffer": "network-offer",
     "OtherVersion": "other-version",
     "NoRoom": "no-room",
     "ReleasedModel": "released-model",
@@ -86,6 +88,7 @@ LIMITS = {
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
+    "NetworkOffer": 256 << 10,
     "Stopped": 256 << 10,
     "HandoverAsked": 1 << 20,
     "HeldState": 1024,
@@ -785,6 +788,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "terms": [],
             "numbers": [],
             "split": bytes(range(64)),
+        },
+    )
+    yield (
+        "NetworkOffer",
+        {
+            "federation": federation,
+            "analyst": "ann@university",
+            "silos": ["home", "ward"],
+            "network": _digest("a graph and its weights"),
+            "size": 4_096,
+            "created_at": 1_000_000,
         },
     )
     yield (

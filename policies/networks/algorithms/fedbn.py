@@ -7,7 +7,7 @@ channels, whose scales and shifts adapt to a silo's features just so. `personal`
 from policies.networks.algorithms.algorithm import Algorithm, Options
 from policies.networks.algorithms.fedavg import SERVER_RATE, averaged, begun
 from policies.networks.graph import Graph
-from policies.networks.staying import named, of_norms
+from policies.networks.staying import PERSONAL, named, of_norms
 
 
 def _stays(graph: Graph, options: Options) -> frozenset[str]:
@@ -17,4 +17,4 @@ def _stays(graph: Graph, options: Options) -> frozenset[str]:
     return norms | named(graph, options["personal"])
 
 
-FEDBN = Algorithm("Li et al., ICLR 2021", begun, averaged, options=SERVER_RATE, stays=_stays)
+FEDBN = Algorithm("Li et al., ICLR 2021", begun, averaged, options={**SERVER_RATE, **PERSONAL}, stays=_stays)

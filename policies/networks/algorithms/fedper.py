@@ -6,7 +6,7 @@ Arivazhagan, Aggarwal, Singh and Choudhary, "Federated learning with personaliza
 from policies.networks.algorithms.algorithm import Algorithm, Options
 from policies.networks.algorithms.fedavg import SERVER_RATE, averaged, begun
 from policies.networks.graph import Graph
-from policies.networks.staying import named
+from policies.networks.staying import PERSONAL, named
 
 
 def _stays(graph: Graph, options: Options) -> frozenset[str]:
@@ -19,4 +19,4 @@ def _stays(graph: Graph, options: Options) -> frozenset[str]:
     return found
 
 
-FEDPER = Algorithm("Arivazhagan et al., 2019", begun, averaged, options=SERVER_RATE, stays=_stays)
+FEDPER = Algorithm("Arivazhagan et al., 2019", begun, averaged, options={**SERVER_RATE, **PERSONAL}, stays=_stays)

@@ -45,9 +45,10 @@ def current() -> torch.device:
     return _CHOSEN.get()
 
 
-def to_device(array: npt.NDArray[Any], dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Return an array as a tensor on the device that is computed on; it shares no memory with the array."""
-    return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=current())
+def to_device(array: npt.NDArray[Any]) -> torch.Tensor:
+    """Return an array as a tensor on the device that is computed on; on the CPU it may share the array's memory."""
+    own = np.ascontiguousarray(array)
+    return torch.from_numpy(own if own.flags.writeable else own.copy()).to(current())
 
 
 def to_array(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -43,7 +43,7 @@ from policies.networks.calls import (
     Softmax,
 )
 from policies.networks.graph import Graph
-from silo_node.training.networks.sequences import attended, ran
+from silo_node.training.networks.sequences import attended, is_transformed, ran
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -53,7 +53,6 @@ class Mode:
     """How a graph is computed."""
 
     is_training: bool  # whether a dropout drops numbers
-    is_mapped: bool  # whether torch.func.vmap maps it, for which torch has no recurrent layers and attention of its own
     generator: torch.Generator | None  # which numbers are dropped; None takes torch's own, as vmap needs
 
 
@@ -180,13 +179,13 @@ def _cat(call: Cat, known: Tensors, mode: Mode) -> torch.Tensor:
 
 
 def _recurrent(call: Recurrent, known: Tensors, mode: Mode) -> torch.Tensor:
-    return ran(call, known[call.of], [known[name] for name in call.parts], is_mapped=mode.is_mapped)
+    return ran(call, known[call.of], [known[name] for name in call.parts])
 
 
 def _attention(call: Attention, known: Tensors, mode: Mode) -> torch.Tensor:
     query, key, value = (known[name] for name in call.reads)
     drop = float(call.drop) if mode.is_training else 0.0
-    if not mode.is_mapped and (drop == 0 or mode.generator is None):
+    if not is_transformed(query, key, value) and (drop == 0 or mode.generator is None):
         scale = None if call.scale is None else float(call.scale)
         return functional.scaled_dot_product_attention(
             query, key, value, dropout_p=drop, is_causal=call.is_causal, scale=scale
@@ -260,15 +259,14 @@ def computed(
     inputs: Tensors,
     *,
     is_training: bool = False,
-    is_mapped: bool = False,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """Return the output of a graph for a batch; every input has the rows of the batch as its first axis.
 
-    `is_training` says whether a dropout drops numbers, `generator` which (torch's own without one). `is_mapped` says
-    that torch.func.vmap maps this over persons: with dropout, give vmap `randomness="different"` and no generator.
+    `is_training` says whether a dropout drops numbers, `generator` which; torch's own without one, as torch.func.vmap
+    needs, with `randomness="different"`.
     """
-    mode = Mode(is_training, is_mapped, generator)
+    mode = Mode(is_training, generator)
     known = {**weights, **inputs}
     for call in graph.calls:
         known[call.name] = _COMPUTE[type(call)](call, known, mode)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from policies.networks.demand import scored_at_once
 from policies.networks.graph import Graph
+from silo_node.training.networks.device import current, to_array, to_device
 from silo_node.training.networks.inputs import Arrays
 from silo_node.training.networks.interpreter import computed
 
-SCORED_ROWS = 4096  # at a time, where no gradient is needed
 Weights = Mapping[str, torch.Tensor]
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of the output and the targets, by row
 Order = npt.NDArray[np.int64]
@@ -43,7 +44,8 @@ class Descent:
     batch: int  # rows of a step at most
     momentum: float = 0.0
     decay: float = 0.0  # of a weight, times the rate, in a step
-    pull: float = 0.0  # towards the weights that it begins at, times the distance: of FedProx
+    pull: float = 0.0  # towards other weights, times the distance: of FedProx, and of Ditto
+    seed: int = 0  # of the generator that says which numbers a dropout drops
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,27 +58,51 @@ class Trained:
 
 def rows_of(inputs: Arrays, targets: npt.NDArray[np.generic]) -> Rows:
     """Return rows as tensors."""
-    made = {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in inputs.items()}
-    return Rows(made, torch.from_numpy(np.ascontiguousarray(targets)))
+    return Rows({name: to_device(one) for name, one in inputs.items()}, to_device(targets))
 
 
 def trained(
-    graph: Graph, weights: Weights, moved: tuple[str, ...], rows: Rows, losses: Losses, descent: Descent, *orders: Order
+    graph: Graph,
+    weights: Weights,
+    moved: tuple[str, ...],
+    rows: Rows,
+    losses: Losses,
+    descent: Descent,
+    *orders: Order,
+    correction: Weights | None = None,
+    towards: Weights | None = None,
 ) -> Trained:
-    """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move."""
+    """Return the weights after an epoch for each order, which has every row once. Only the weights `moved` move.
+
+    A `correction` is added to the gradient of those weights that it has, in every step; the descent's pull is `towards`
+    these weights, or those that it begins at.
+    """
+    generator = torch.Generator(current()).manual_seed(descent.seed)
     own = {name: one.clone() for name, one in weights.items()}
     free = [own[name].requires_grad_() for name in moved]
+    added = (
+        [
+            torch.zeros_like(one) if name not in correction else correction[name]
+            for name, one in zip(moved, free, strict=True)
+        ]
+        if correction
+        else []
+    )
+    anchor = [(weights if towards is None else towards)[name] for name in moved]
     velocity = [torch.zeros_like(one) for one in free] if descent.momentum else []
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=current())
     for order in orders:
-        total = torch.zeros((), dtype=torch.float64)
-        for batch in torch.split(torch.from_numpy(order), descent.batch):
+        total = torch.zeros_like(total)
+        for batch in torch.split(to_device(order), descent.batch):
             some = rows.some(batch)
-            found = losses(computed(graph, own, some.inputs, is_training=True), some.targets)
+            output = computed(graph, own, some.inputs, is_training=True, generator=generator)
+            found = losses(output, some.targets)
             slopes = list(torch.autograd.grad(found.mean(), free))
             total += found.detach().sum()
             with torch.no_grad():
-                _step(free, slopes, velocity, [weights[name] for name in moved], descent)
+                if added:
+                    torch._foreach_add_(slopes, added)
+                _step(free, slopes, velocity, anchor, descent)
     for one in free:
         one.requires_grad_(False)
     return Trained(own, float(total) / max(1, rows.count))
@@ -86,26 +112,25 @@ def _step(
     free: list[torch.Tensor],
     slopes: list[torch.Tensor],
     velocity: list[torch.Tensor],
-    start: list[torch.Tensor],
+    anchor: list[torch.Tensor],
     descent: Descent,
 ) -> None:
-    if descent.decay:
-        torch._foreach_add_(slopes, free, alpha=descent.decay)
-    if descent.pull:
-        torch._foreach_add_(slopes, torch._foreach_sub(free, start), alpha=descent.pull)
-    if velocity:
-        torch._foreach_mul_(velocity, descent.momentum)
-        torch._foreach_add_(velocity, slopes)
-        slopes = velocity
-    torch._foreach_add_(free, slopes, alpha=-descent.rate)
+    for place, (weight, slope) in enumerate(zip(free, slopes, strict=True)):
+        if descent.decay:
+            slope.add_(weight, alpha=descent.decay)
+        if descent.pull:
+            slope.add_(weight - anchor[place], alpha=descent.pull)
+        if velocity:
+            slope = velocity[place].mul_(descent.momentum).add_(slope)
+        weight.add_(slope, alpha=-descent.rate)
 
 
 def outputs(graph: Graph, weights: Weights, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield the output of rows in blocks, and which rows they are."""
-    count = len(next(iter(inputs.values())))
+    count, at_once = len(next(iter(inputs.values()))), scored_at_once(graph)
     with torch.no_grad():
-        for start in range(0, count, SCORED_ROWS):
-            block = slice(start, min(start + SCORED_ROWS, count))
+        for start in range(0, count, at_once):
+            block = slice(start, min(start + at_once, count))
             yield block, computed(graph, weights, {name: one[block] for name, one in inputs.items()})
 
 
@@ -124,12 +149,10 @@ def doubled(known: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def tensors(graph: Graph, places: Mapping[str, slice], vector: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
     """Return the weights that lie at these places of a vector, in float32."""
     shapes = {weight.name: weight.shape for weight in graph.weights}
-    return {
-        name: torch.from_numpy(vector[place].astype(np.float32).reshape(shapes[name])) for name, place in places.items()
-    }
+    return {name: to_device(vector[place].astype(np.float32).reshape(shapes[name])) for name, place in places.items()}
 
 
 def vector_of(places: Mapping[str, slice], weights: Weights) -> npt.NDArray[np.float64]:
     """Return weights as one vector, in the order of their places."""
-    parts = [weights[name].numpy().astype(np.float64).reshape(-1) for name in places]
+    parts = [to_array(weights[name]).astype(np.float64).reshape(-1) for name in places]
     return np.concatenate([np.zeros(0), *parts])

@@ -1,4 +1,4 @@
-"""Recurrent layers and attention: torch's own where it has them, and the same by plain products under torch.func.vmap.
+"""Recurrent layers and attention: torch's own where it has them, and the same by plain products under torch.func.
 
 torch has no rule that maps its recurrent kernels and its fused attention over persons: of a GRU it fails, of an LSTM
 it takes the persons one after the other. Hochreiter and Schmidhuber, Neural Computation 1997; Cho et al., EMNLP 2014;
@@ -15,9 +15,14 @@ from policies.networks.calls import Attention, Recurrent
 Drop = Callable[[torch.Tensor], torch.Tensor]
 
 
-def ran(call: Recurrent, found: torch.Tensor, parts: Sequence[torch.Tensor], *, is_mapped: bool) -> torch.Tensor:
+def is_transformed(*tensors: torch.Tensor) -> bool:
+    """Tell whether torch.func computes gradients or batches of any of these."""
+    return any(torch.func.debug_unwrap(one, recurse=False) is not one for one in tensors)
+
+
+def ran(call: Recurrent, found: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return what a recurrent call gives: (rows, places, directions * size), or (rows, layers * directions, size)."""
-    sequence, last = _looped(call, found, parts) if is_mapped else _fused(call, found, parts)
+    sequence, last = _looped(call, found, parts) if is_transformed(found, *parts) else _fused(call, found, parts)
     return sequence if call.gives == "sequence" else last
 
 
@@ -63,17 +68,43 @@ Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, 
 def _states(
     step: Step, found: torch.Tensor, parts: Sequence[torch.Tensor], *, is_backwards: bool
 ) -> list[torch.Tensor]:
-    """Return the state of one layer and direction at each place, in the order of the places."""
+    """Return the state of one layer and direction at each place, in the order of the places.
+
+    The gradient of a weight that every place uses would be one for each place and person, all held at once. So the
+    places are run twice: first without gradients, which gives all states, and their one product with the weight has
+    its gradient; and then with the weight as a constant, plus that product less itself, which is 0.
+    """
     reads, recurs, *biases = parts
     given = functional.linear(found, reads, biases[0] if biases else None)
-    state = found.new_zeros(found.shape[0], recurs.shape[1])
-    cell, states = state, []
-    places = range(found.shape[1])
-    for place in reversed(places) if is_backwards else places:
-        recurring = functional.linear(state, recurs, biases[1] if biases else None)
-        state, cell = step(given[:, place], recurring, cell if step is _lstm_step else state)
-        states.append(state)
-    return states[::-1] if is_backwards else states
+    places = list(range(found.shape[1]))[:: -1 if is_backwards else 1]
+    fixed = [one.detach() for one in (recurs, *biases[1:])]
+    with torch.no_grad():
+        known = _run(step, given, fixed, places, None)
+    first = found.new_zeros(found.shape[0], 1, recurs.shape[1])
+    before = torch.cat([first, torch.stack([known[place] for place in places[:-1]], 1)], 1) if places[1:] else first
+    product = functional.linear(before, recurs, biases[1] if biases else None)
+    states = _run(step, given, fixed, places, product - product.detach())
+    return [states[place] for place in range(len(places))]
+
+
+def _run(
+    step: Step,
+    given: torch.Tensor,
+    fixed: Sequence[torch.Tensor],
+    places: Sequence[int],
+    nothing: torch.Tensor | None,
+) -> dict[int, torch.Tensor]:
+    """Return the state at each place, from zeros; `nothing` is 0 and has the gradient of the weights."""
+    state = given.new_zeros(given.shape[0], fixed[0].shape[1])
+    read, nothings = given.unbind(1), None if nothing is None else nothing.unbind(1)
+    cell, states = state, {}
+    for at, place in enumerate(places):
+        recurring = functional.linear(state, *fixed)
+        if nothings is not None:
+            recurring = recurring + nothings[at]
+        state, cell = step(read[place], recurring, cell if step is _lstm_step else state)
+        states[place] = state
+    return states
 
 
 def _lstm_step(given: torch.Tensor, recurring: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

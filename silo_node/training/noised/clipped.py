@@ -5,7 +5,6 @@ zero to whole units after it is clipped, and its norm is checked again in intege
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,13 +17,7 @@ BLOCK_CELLS = 1 << 21  # rows times numbers; a few times 16 MiB are held for the
 
 def by_person(examples: Examples) -> Examples:
     """Return the same rows in the order of their persons."""
-    order = np.argsort(examples.person, kind="stable")
-    return replace(
-        examples,
-        person=examples.person[order],
-        cells={name: cells[order] for name, cells in examples.cells.items()},
-        missing={name: gap[order] for name, gap in examples.missing.items()},
-    )
+    return examples.at(np.argsort(examples.person, kind="stable"))
 
 
 def blocks(examples: Examples, numbers: int) -> Iterator[slice]:

@@ -16,7 +16,7 @@ from crypto.randomness import token
 from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.requests.families import Task
-from policies.requests.networks import graph_of
+from policies.requests.networks import graph_of, shared_of
 from policies.requests.noised_networks import local_options, units_of
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers, Vector
@@ -24,6 +24,7 @@ from silo_node.training.networks.inputs import inputs_of, targets_of
 from silo_node.training.networks.interpreter import computed
 from silo_node.training.networks.local import rows_of
 from silo_node.training.networks.losses import losses
+from silo_node.training.networks.owning import Beside
 from silo_node.training.networks.round import all_weights, change_of
 from silo_node.training.noised.person_gradients import Bound, People, Summed, Tensors, summed
 from silo_node.training.noised.whole import bounded
@@ -34,10 +35,11 @@ _HELD_BYTES = 8  # of a number that the way back holds, as doubles, of which the
 def gradients(task: Task, weights: Vector, clip: float, examples: Examples) -> Summed:
     """Return the sum over persons of the gradients of their mean losses, each clipped; all 0 of no rows."""
     graph = graph_of(task)
-    moved = parts.places(parts.shared(graph, task.options))
-    own = all_weights(task, graph, moved, weights)
+    moved = parts.places(shared_of(task))
+    own = all_weights(task, weights, {})
     frozen = {name: one.to(torch.float64) for name, one in own.items() if name not in moved}
-    rows = rows_of(inputs_of(task, examples), targets_of(task, examples))
+    arrays = inputs_of(task, graph, examples)
+    rows = rows_of(arrays, targets_of(task, examples, arrays))
 
     def loss(shared: Tensors, inputs: Tensors, targets: torch.Tensor) -> torch.Tensor:
         return losses(task, computed(graph, {**frozen, **shared}, inputs, is_training=True), targets).mean()
@@ -54,7 +56,7 @@ def change(task: Task, weights: Vector, clip: float, examples: Examples) -> Inte
     nothing = np.zeros(len(weights), np.int64)
     if not examples.rows:
         return nothing
-    found = change_of(replace(task, options=local_options(task)), weights, examples)
+    found = change_of(replace(task, options=local_options(task)), weights, examples, Beside())
     if found is None:
         return nothing
     return np.asarray(bounded(found.vectors[UPDATE][None], clip, units_of(len(weights)))[0])

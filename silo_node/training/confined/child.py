@@ -1,4 +1,4 @@
-"""The process that computes networks: `python -m silo_node.apart.child MEMORY CPU`, started by `apart`.
+"""The process that computes networks: `python -m silo_node.training.confined.child MEMORY CPU`, started by `apart`.
 
 It loads torch, computes a little of everything once, and then confines itself (`crypto.backends.confined`): it keeps
 its two pipes and opens, connects and starts nothing any more. Then it computes a little again, so that a process that
@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import sys
+from contextlib import suppress
 
 from crypto.backends.confined import confine, end_with_parent
 from crypto.backends.sandbox import Parts, serve
@@ -22,22 +23,31 @@ class OutOfMemory(Exception):  # noqa: N818  its name is what the other end read
     """The computation needed more memory than the process may have."""
 
 
+def load() -> None:
+    """Import all that a computation may reach: also what others import only where a silo really trains."""
+    from silo_node.training.confined import computing, trying  # noqa: F401
+    from silo_node.training.networks import round as trained  # noqa: F401
+
+    with suppress(ImportError):  # without it no packed file is read, which says so
+        import safetensors.numpy  # noqa: F401
+
+
 class Child:
     """A process that has loaded what it needs, and is confined."""
 
     def __init__(self, setup: bytes) -> None:
         """Load, try, confine, and try once more; raises any exception if it cannot compute like this."""
         said = json.loads(setup)
-        from silo_node.apart import computing, work
+        self._said = said["device"], said["threads"]
+        load()
+        from silo_node.training.confined import computing, trying, work
         from silo_node.training.networks import device
-        from silo_node.training.networks.trying import tried
 
         self._computing, self._work, self._device = computing, work, device
-        with device.on(said["device"], said["threads"]) as found:
-            tried()
+        with device.on(*self._said) as found:
+            trying.tried()
             self.why_unconfined = confine(has_device=found.type == "cuda")
-            tried()
-        self._said = said["device"], said["threads"]
+            trying.tried()
 
     def compute(self, payload: bytes) -> Parts:
         """Return what comes of a work; raises OutOfMemory, or any exception."""

@@ -14,17 +14,17 @@ from crypto.backends.sandbox import Job, Limits, Sandbox
 from crypto.errors import CryptoError
 from policies.document.networks import Networks
 from policies.document.policy import Policy
-from silo_node.apart import work as works
-from silo_node.apart.child import COMPUTE, CONFINED, NO_MEMORY
-from silo_node.apart.work import Done, Work
 from silo_node.errors import NetworkError
+from silo_node.training.confined import work as works
+from silo_node.training.confined.child import COMPUTE, CONFINED, NO_MEMORY
+from silo_node.training.confined.work import Done, Work
 
-MODULE = "silo_node.apart.child"
+MODULE = "silo_node.training.confined.child"
 START_S = 60.0  # torch's import takes seconds, on a busy machine many
 NO_LIMIT_S = 2**31  # of processor time: it computes many rounds, each of which has a limit of its own
 _MB = 1_000_000
 _WHO = "the network's process at this silo"
-_BETWEEN = "; "
+_BETWEEN = " // "
 FAILED = "this network failed in its process"  # the cause, which may depend on rows, is for the owner's log
 
 
@@ -108,7 +108,7 @@ class Apart:
             return self._beyond(f"takes longer than {given} it", "fewer epochs")
         if "ended with status" in told:
             return self._beyond(f"was ended by the system, most often as {memory} is too little", "smaller batches")
-        return NetworkError(FAILED, f"ask {self._contact}, whose silo.log says why")
+        return NetworkError(FAILED, f"ask {self._contact}, whose silo.log says why", told)
 
     def _beyond(self, what: str, less: str) -> NetworkError:
         remedy = f"take {less} or a smaller network, or ask {self._contact} for more"
@@ -121,11 +121,12 @@ class ToldError(Exception):
 
 def told(err: NetworkError) -> ToldError:
     """Return an error as it leaves the worker, which sends one text."""
-    return ToldError(f"{err.message}{_BETWEEN}{err.hint}")
+    return ToldError(_BETWEEN.join((err.message, err.hint, err.cause)))
 
 
 def heard(text: str) -> NetworkError | None:
     """Return the error that a worker has told; None for what it says of anything else."""
     _, mark, said = text.partition(f"{ToldError.__name__}: ")
-    message, _, hint = said.partition(_BETWEEN)
-    return NetworkError(message, hint) if mark else None
+    message, _, rest = said.partition(_BETWEEN)
+    hint, _, cause = rest.partition(_BETWEEN)
+    return NetworkError(message, hint, cause) if mark else None

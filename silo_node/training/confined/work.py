@@ -16,14 +16,15 @@ import numpy.typing as npt
 from crypto.backends.sandbox import Parts
 from crypto.errors import ProtocolError
 from policies.domains import LongDomain, text_of, with_text
+from policies.networks.packed import decoded, encoded
+from policies.requests.network_steps import network_of, with_network
 from policies.requests.request import Request, resolved
-from silo_node.training.family import Examples
+from silo_node.training.family import Examples, Own
 from silo_node.training.grid import Integers
 from silo_node.training.keeping import packed, unpacked
 from silo_node.training.run import RunState, Vector
 
 Vectors = Sequence[Integers]  # of each statistic of the request, exact, before noise
-Own = Mapping[str, Vector]  # what a silo keeps for itself from one round to the next
 _LENGTH_BYTES = 8
 _KINDS = "biuf"  # bools, whole numbers and floats: what an array of rows has
 
@@ -36,7 +37,7 @@ class Work:
     examples: Examples
     state: RunState | None  # of the run, or of the model that is judged
     silo: str
-    own: Own = field(default_factory=dict)
+    own: Own = field(default_factory=Own)  # what the silo kept for itself before
     keeps: Mapping[str, int] = field(default_factory=dict)  # what comes back of it to be kept, with its length
     graph: bytes = b""  # the packed file; empty of a family that is shipped
 
@@ -46,7 +47,13 @@ class Done:
     """What comes of it: the silo's blocks, and what it keeps for itself."""
 
     vectors: Vectors
-    own: Own = field(default_factory=dict)
+    own: Mapping[str, Vector] = field(default_factory=dict)
+
+
+def packed_bytes(request: Request) -> bytes:
+    """Return the file of the packed network of a request; nothing where it needs none."""
+    step = network_of(request)
+    return b"" if step is None or step.graph is None else encoded(step.graph)
 
 
 def written(work: Work) -> bytes:
@@ -54,7 +61,8 @@ def written(work: Work) -> bytes:
     domains = [one.domain for one in work.request.table.columns if isinstance(one.domain, LongDomain)]
     head = {"silo": work.silo, "keeps": dict(work.keeps), "has_state": work.state is not None, "texts": len(domains)}
     rows, arrays = _of_examples(work.examples)
-    own = {name: np.asarray(values, np.float64) for name, values in work.own.items()}
+    own = {name: np.asarray(values, np.float64) for name, values in work.own.vectors.items()}
+    head |= {"own_run": work.own.run.hex(), "own_step": work.own.step}
     return _joined(
         json.dumps(head | {"rows": rows, "own": list(own)}).encode(),
         work.request.encode(),
@@ -75,14 +83,15 @@ def read(data: bytes) -> Work:
     found = {one.digest: with_text(one, bytes(text)) for one, text in zip(long, texts, strict=True)}
     start = 4 + len(texts)
     own = {name: np.frombuffer(part, np.float64) for name, part in zip(head["own"], parts[start:], strict=False)}
+    graph = bytes(parts[3])
     return Work(
-        request=resolved(request, found),
+        request=with_network(resolved(request, found), decoded(graph) if graph else None),
         examples=_examples(head["rows"], parts[start + len(own) :]),
         state=unpacked(bytes(parts[2])) if head["has_state"] else None,
         silo=head["silo"],
-        own=own,
+        own=Own(bytes.fromhex(head["own_run"]), head["own_step"], own),
         keeps=head["keeps"],
-        graph=bytes(parts[3]),
+        graph=graph,
     )
 
 

@@ -1,0 +1,1 @@
+"""The uses of networks that docs/training.md shows: their data, and each job run across silos."""
