@@ -3,8 +3,7 @@
 *By person* (the default) each round sums, over all persons, the gradient of the person's mean loss, clipped; the first
 one counts them. *By silo* each round sums the silos' whole changes of the weights after any number of local steps,
 clipped: that bounds what all rows of a silo change together, and a person only as part of them. Either bound is in
-whole units of the round's clip, so it follows from the request alone, whatever clip the opened sums of earlier rounds
-gave.
+whole units of the round's clip, so it follows from the request alone, whatever clip earlier sums gave.
 docs/networks.md, section "With noise".
 """
 

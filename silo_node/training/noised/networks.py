@@ -59,6 +59,11 @@ def _first_weights(task: Task) -> Vector:
 
 
 def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
+    with np.errstate(all="ignore"):  # what is not finite counts as 0
+        return _contributed(task, state, examples)
+
+
+def _contributed(task: Task, state: State, examples: Examples) -> list[Integers]:
     if unit_of(task.options) == SILO:
         from silo_node.training.noised.network_rows import change  # torch is heavy: only where a silo really trains
 
