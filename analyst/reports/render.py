@@ -222,4 +222,5 @@ def _values(column: TableColumn, unit: str | None) -> str:
     if column.low is None or column.high is None or column.step is None or column.type == "bool":
         return column.type
     low, high = (float(bound * Decimal(column.step)) for bound in (column.low, column.high))
-    return f"{low:g} to {high:g}{f' {unit}' if unit else ''}"
+    shape = f", each of shape {list(column.shape)}" if column.shape else ""
+    return f"{low:g} to {high:g}{f' {unit}' if unit else ''}{shape}"

@@ -262,7 +262,7 @@ def _column(column: TableColumn) -> tuple[str, str, str]:
         return column.name, column.type, ", ".join(list(column.domain)[:_MOST_SHOWN]) + more
     if column.type == "bool":
         return column.name, column.type, "false, true"
-    return column.name, column.type, _bounds(column)
+    return column.name, column.kind_in_words, _bounds(column)
 
 
 def _bounds(column: TableColumn) -> str:

@@ -209,7 +209,7 @@ def test_names_that_give_one_key_are_told_apart_in_the_file_of_columns(
     assert [column_of("north", key)["from"] for key in ("a_b", "a_b_2", "a_b_3")] == ["a b", "A-B", "a_b"]
 
 
-@pytest.mark.parametrize("kind", ["TIME", "INTEGER[]"])
+@pytest.mark.parametrize("kind", ["TIME", "VARCHAR[]"])
 def test_types_that_a_policy_cannot_carry_are_left_out(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "a.parquet"
     duckdb.execute(f"COPY (SELECT 1 AS id, NULL::{kind} AS odd) TO '{file}'")

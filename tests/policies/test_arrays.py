@@ -29,6 +29,7 @@ from policies.errors import ColumnsFileError, PolicyFileError
 from policies.requests.families import SHAPES, Kind, check_task, kind_of
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn, check_role
+from silo_node.owner.cli import main
 from tests.harness.example_policy import NOW, SMOKER, Edit, offer, policy, table
 from tests.harness.rows import policy as of_columns
 from tests.rounds.computation_examples import exact
@@ -110,7 +111,7 @@ def test_what_is_no_array_is_refused_with_what_to_write(old: str, new: str, said
         changed(old, new)
 
 
-@pytest.mark.parametrize("kind", ["csv", "postgres"], ids=["text", "server"])
+@pytest.mark.parametrize("kind", ["csv", "postgres"], ids=["lines", "table"])
 def test_locations_without_arrays_are_refused_by_key(kind: str) -> None:
     with pytest.raises(PolicyFileError, match=f"'x': an array is read from Parquet or DuckDB, not from {kind}; write"):
         of_columns(ARRAY, kind=kind, uri="" if kind == "csv" else "env:DB#t")
@@ -265,3 +266,39 @@ def test_a_file_of_columns_says_one_shape_and_a_silo_that_stores_another_is_name
         agreed({"north": own, "south": other}, ids, stated, Opening(is_training=True))
     notes = agreed({"north": own, "south": other}, ids, None, Opening()).notes
     assert any("[2, 2] at north; [9] at south" in note for note in notes)
+
+
+ANSWERS = ["--purpose", "p", "--basis", "contract", "--epsilon", "8", "--jurisdiction", "NO", "--id", "id"]
+ANSWERS.append("--controller")
+
+
+def drafted(home: Path, *more: str) -> str:
+    """Return the policy that `consilo-silo init` drafts for a file of images and signals."""
+    scans = pa.array([[[1, 2], [3, 4]]], FIXED)
+    signals = pa.array([[0.5, 1.0, 1.5]], pa.list_(pa.float32()))
+    pyarrow.parquet.write_table(pa.table({"id": ["a"], "scan": scans, "signal": signals}), home / "t.parquet")
+    out = str(home / "policy.toml")
+    assert main(["init", str(home / "t.parquet"), *ANSWERS, "x <y>", "--out", out, *more]) == 0
+    return (home / "policy.toml").read_text()
+
+
+def test_init_drafts_an_array_open_to_networks_whose_bounds_are_to_fill_in(tmp_path: Path) -> None:
+    text = drafted(tmp_path, "--computations", "cnn")
+    scan, signal = (text[text.index(f"columns.{name}]") :].partition("\n\n")[0] for name in ("scan", "signal"))
+    assert 'shape = [2, 2]\nof = "int"\nroles = ["feature"]' in scan
+    assert "step" not in scan
+    for line in ('shape = "FILL IN"', 'bounds = "FILL IN"', "step = 0.01"):
+        assert line in signal
+    filled = text.replace(scan, scan.replace('"FILL IN"', "[0, 9]"))
+    filled = filled.replace(signal, signal.replace('shape = "FILL IN"', "shape = [3]").replace('"FILL IN"', "[-1, 1]"))
+    (tmp_path / "policy.toml").write_text(filled)
+    assert main(["check-policy", str(tmp_path / "policy.toml")]) == 0
+
+
+def test_init_drafts_an_array_closed_where_no_model_is_open(tmp_path: Path) -> None:
+    text = drafted(tmp_path)
+    scan = text[text.index("columns.scan]") :].partition("\n\n")[0]
+    assert "\nroles = []  " in scan
+    assert '# roles = ["feature"]\n# bounds = "FILL IN"' in scan
+    assert "FILL IN" not in "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    assert main(["check-policy", str(tmp_path / "policy.toml")]) == 0

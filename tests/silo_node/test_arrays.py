@@ -23,16 +23,27 @@ from policies.requests.tables import TableColumn
 from silo_node.data.arrays import Arrays, joined
 from silo_node.data.coded import Coding, Rows, Run, coded
 from silo_node.data.locations import connect
+from silo_node.data.measure import family_steps, training_steps
 from silo_node.data.prepared import segment
 from silo_node.data.row_profile import profile
 from silo_node.errors import SourceError
 from silo_node.training.family import Examples
 from silo_node.training.noised.clipped import by_person
 from silo_node.training.own import digest_of
+from tests.harness.example_policy import NOW, Edit
+from tests.harness.example_policy import policy as example
 from tests.harness.rows import load_sources, opened, policy
 
 IMAGE = 'type = "array", shape = [2, 3], of = "int", bounds = [0, 9], roles = ["feature"]'
 SIGNAL = 'type = "array", shape = [4], of = "decimal", bounds = [-1.5, 2], step = 0.25, roles = ["feature"]'
+LEARNS = [
+    Edit('computations = ["query"]', 'computations = ["cnn", "linear-regression"]'),
+    Edit('kind = "parquet"', 'release = "exact"\nkind = "parquet"'),
+    Edit('class = "sensitive", roles = ["measure", "filter"] }', 'class = "sensitive", roles = ["label"] }'),
+    Edit("[analysts.ana]", '[training]\nmax_rounds = 10\ndp = "optional"\nclip_norm = 5\nmax_rho_per_run = 1\n'
+         "[training.networks]\n[analysts.ana]"),
+    Edit("smoker =", f'scan = {{ class = "internal", {IMAGE.replace("[2, 3]", "[8, 8]")} }}\nsmoker ='),
+]  # fmt: skip
 WHOLE = [[1, 2, 3], [4, 5, 6]]
 
 
@@ -299,6 +310,14 @@ def test_what_a_silo_keeps_is_of_its_arrays_too() -> None:
     rows = [Examples(np.arange(1), {}, arrays={"x": np.array([[one]], np.uint8)}) for one in (1, 1, 2)]
     assert digest_of(rows[0]) == digest_of(rows[1])
     assert digest_of(rows[0]) != digest_of(rows[2])
+
+
+def test_doctor_times_a_network_on_arrays_and_nothing_that_takes_none(tmp_path: Path) -> None:
+    own = example(*LEARNS)
+    steps = {one.plan.family: one.plan.features for one in family_steps(own, "visits", NOW)}  # type: ignore[union-attr]
+    assert steps["cnn"] == ("scan",)
+    assert "linear-regression" not in steps, "it has no other feature"
+    assert not list(training_steps(own, "visits", NOW))
 
 
 def test_types_of_lists_are_taken_apart() -> None:
