@@ -261,7 +261,10 @@ def test_a_packed_network_leaves_with_its_file_and_says_so_without() -> None:
     )  # fmt: skip
     table = Table(name="rows", max_rows=1, max_silos=1, columns=COLUMNS)
     record = RunRecord(plan=step, table=table, spells=())
-    kept = RunState.model_construct(run=bytes(16), record=record)
+    kept = RunState(
+        run=bytes(16), job=bytes(32), analyst="ana", purpose="lending", table="rows", release="exact", steps=4, done=1,
+        position=bytes([1] * 32), learned_at=1, terms=(), numbers=(), record=record,
+    )  # fmt: skip
     found = with_packed(kept, {network.name: network}.get)
     assert found.record is not None
     assert isinstance(found.record.plan, ExactStep)
