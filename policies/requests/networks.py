@@ -106,7 +106,17 @@ def has_graph(task: Task) -> bool:
 
 
 def graph_of(task: Task) -> Graph:
-    """Return the network of a task; raises ValueError where its options and columns make none, or it is not here."""
+    """Return the network that a task trains: that of its job, or what its algorithm makes of it; raises ValueError."""
+    return _trained(task.options["algorithm"], tuple(algorithm_options(task).items()), base_of(task))
+
+
+@lru_cache(maxsize=16)
+def _trained(algorithm: str, options: tuple[tuple[str, str], ...], graph: Graph) -> Graph:
+    return ALGORITHMS[algorithm].trains(graph, dict(options))
+
+
+def base_of(task: Task) -> Graph:
+    """Return the network of a job; raises ValueError where its options and columns make none, or it is not here."""
     if task.family not in SHIPPED:
         if task.graph is None:
             name = task.options["graph"]
@@ -156,7 +166,10 @@ def staying_of(task: Task) -> tuple[Weight, ...]:
 def shared_of(task: Task) -> tuple[Weight, ...]:
     """Return the weights that are summed; raises ValueError where none is."""
     staying = {weight.name for weight in staying_of(task)}
-    found = tuple(weight for weight in parts.shared(graph_of(task), task.options) if weight.name not in staying)
+    graph, moves = graph_of(task), algorithm_of(task).moves
+    named = () if moves is not None and not task.options.get("shared") else parts.shared(graph, task.options)
+    taken = {weight.name for weight in named} | (frozenset() if moves is None else moves(graph))
+    found = tuple(weight for weight in graph.weights if weight.name in taken - staying)
     if not found:
         raise ValueError("every weight stays at its silo, so there is nothing to sum; leave some to be shared")
     return found
@@ -273,7 +286,7 @@ def _check_packed(task: Task) -> None:
     _check_hash(task.options["graph"])
     if task.graph is None:
         return
-    graph = graph_of(task)
+    graph = base_of(task)
     if graph.digest != task.options["graph"]:
         raise ValueError(f"the packed file is {graph.digest}, and the request names {task.options['graph']}")
     inputs.check_fits(task, graph, numbers=inputs.predicted(task))

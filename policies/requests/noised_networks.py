@@ -3,7 +3,8 @@
 *By person* (the default) each round sums, over all persons, the gradient of the person's mean loss, clipped; the first
 one counts them. *By silo* each round sums the silos' whole changes of the weights after any number of local steps,
 clipped: that bounds what all rows of a silo change together, and a person only as part of them. Either bound is in
-whole units of the round's clip, so it follows from the request alone, whatever clip earlier sums gave.
+whole units of the round's clip, so it follows from the request alone, whatever clip the opened sums of earlier rounds
+gave.
 docs/networks.md, section "With noise".
 """
 
@@ -16,7 +17,7 @@ from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.networks.algorithms.registry import ALGORITHMS
 from policies.requests.networks import NETWORKS, OPTIONS, algorithm_of, algorithm_options, graph_of
-from policies.requests.noised_parts import NoisedShape, counts, lengths, stated
+from policies.requests.noised_parts import NoisedShape, counts_of, lengths, stated
 from policies.requests.shapes import Option, Shape, Task, choice_option, number_option, whole_option
 from policies.requests.statistic import Extent, noised
 from policies.units import ROWS_UP_TO
@@ -89,7 +90,7 @@ def extents(task: Task) -> Mapping[str, Extent]:
         return {UPDATE: Extent(length, 2 * units, 1, 0, units, most=units)}
     persons = int(task.options["rows_up_to"])
     if task.number == 0:
-        return {name: one.up_to(persons) for name, one in counts(task).items()}
+        return {name: one.up_to(persons) for name, one in counts_of(task).items()}
     length = length_of(task)
     units = units_of(length)
     found = {"gradient": noised(length, units, _OF_GRADIENT).up_to(units * persons)}

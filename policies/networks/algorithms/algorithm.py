@@ -63,3 +63,5 @@ class Algorithm:
     options: Mapping[str, Option] = field(default_factory=dict)
     local: Callable[[Options], Local] = lambda options: Local()
     stays: Callable[[Graph, Options], frozenset[str]] = lambda graph, options: frozenset()
+    trains: Callable[[Graph, Options], Graph] = lambda graph, options: graph  # which network, in the place of a job's
+    moves: Callable[[Graph], frozenset[str]] | None = None  # which weights of it; None: all that the job names

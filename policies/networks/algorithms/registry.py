@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from policies.networks.algorithms.adapters import ADAPTERS
 from policies.networks.algorithms.algorithm import Algorithm
 from policies.networks.algorithms.ditto import DITTO
 from policies.networks.algorithms.fedadam import FEDADAM
@@ -24,6 +25,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "ditto": DITTO,
         "fedper": FEDPER,
         "fedbn": FEDBN,
+        "adapters": ADAPTERS,
         "fine-tuning": FINE_TUNING,
     }
 )

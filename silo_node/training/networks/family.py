@@ -152,10 +152,10 @@ def _notes(task: Task, state: State) -> Iterator[str]:
     elif state.ended == "diverged" and "outside" in state.numbers:
         yield (
             "stopped: a silo's training left its bounds, and its part was not sent; the last good weights stand; "
-            "take a smaller options.rate, or a larger options.most_change"
+            "take a smaller rate, or a larger most_change"
         )
     elif state.ended == "diverged":
-        yield "stopped: the loss exploded; the last good weights stand; take a smaller options.rate"
+        yield "stopped: the loss exploded; the last good weights stand; take a smaller rate"
 
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:

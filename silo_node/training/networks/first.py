@@ -20,7 +20,7 @@ def first_weights(task: Task, weights: Sequence[Weight]) -> Vector:
     is_packed, numbers = task.options.get("weights") == "packed", task.graph.weights
     found = [
         np.asarray(numbers[one.name], np.float64).reshape(-1)
-        if is_packed or one.initial == "constant"
+        if one.name in numbers and (is_packed or one.initial == "constant")
         else initial(task.run, (one,))
         for one in weights
     ]
