@@ -138,7 +138,7 @@ def test_demand(tmp_path: Path) -> None:
 
 def test_transfer(tmp_path: Path) -> None:
     labels = digits.images()[1]
-    few = np.random.default_rng(1).permutation(np.flatnonzero(labels >= 5))[:250]
+    few = np.random.default_rng(1).permutation(np.flatnonzero(labels >= 5))[:400]
     use = digits.use(dict(zip(digits.SILOS, np.array_split(few, len(digits.SILOS)), strict=True)), "network")
     learned, fresh = (
         figures(use, tmp_path / str(has_learned), "Transfer", packed_backbone(has_learned=has_learned))["accuracy"]
