@@ -1,7 +1,8 @@
 """What a silo answers where a step fails: a Refusal in words, a broken rule of the protocol, or only that it failed.
 
 Promise: before a row of the request is read, the kind of the cause travels, signed: the clock, the disk, the ledger, a
-source. Afterwards every failure is one constant message. The cause itself is for the owner's log. docs/protocol.md
+source. Afterwards every failure is one constant message; but of a network on an exact source one for each limit of the
+policy that it exceeded (`silo_node.errors.NetworkError`). The cause itself is for the owner's log. docs/protocol.md
 sections 3.4 and 7.3.
 """
 

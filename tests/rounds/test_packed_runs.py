@@ -9,6 +9,7 @@ import torch
 
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
+from analyst.training.job import first_request, read_job
 from analyst.training.packed_file import read_packed
 from analyst.training.sending import send_network
 from crypto.keys import Secret, SigningKey, write_key_file
@@ -262,6 +263,21 @@ def test_a_silo_that_is_away_or_lies_is_named(tmp_path: Path) -> None:
         simulation.silos["south"].rewrite = lambda step, frames: (wants(0),)
         with pytest.raises(AnalystError, match="south: it was sent frame 0, and asks for 0"):
             send_network(simulation.federation, ("middle", "south"), data, decoded(data).name)
+
+
+def test_a_silo_without_the_file_or_the_approval_denies_the_request_itself(tmp_path: Path) -> None:
+    """Whatever an analyst's program sends before, the decision is the silo's."""
+    for allow, code, rule in (
+        ("any-graph", "NETWORK_UNKNOWN", "training.networks"),
+        ("approved", "NETWORK_CLOSED", "training.networks.allow"),
+        ("registered", "NETWORK_CLOSED", "training.networks.allow"),
+    ):
+        with federation_of(tmp_path / allow, allow) as (simulation, file):
+            request = first_request(simulation.federation, read_job(file))
+            with pytest.raises(DeniedError) as raised:
+                simulation.federation.submit(request)
+            told = {silo: [(one.code, one.rule) for one in found] for silo, found in raised.value.denials.items()}
+            assert told == {silo: [(code, rule)] for silo in SILOS}
 
 
 @pytest.mark.process
