@@ -1,5 +1,6 @@
 """The jobs of docs/training.md, "Uses of networks", across silos in memory: each beats what it is compared with."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from analyst.training.job import read_job
+from policies.networks.packed import Packed, encoded
 from policies.requests.families import Task
 from silo_node.training.family import Examples
 from silo_node.training.registry import FAMILIES
 from tests.harness import families
 from tests.rounds.test_evaluation import by_name, judged
 from tests.uses import digits, planted, words
+from tests.uses.backbone import packed_backbone
 from tests.uses.founding import Use, job_of, running, trained
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -28,12 +31,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def figures(use: Use, path: Path, title: str) -> dict[str, float]:
+def figures(use: Use, path: Path, title: str, packed: Packed | None = None) -> dict[str, float]:
     """Return the metrics of the model of a job of the page, by the rows that are held out."""
-    with running(use, path, job_of("training.md", title)) as (simulation, file):
+    job = job_of("training.md", title)
+    if packed is not None:
+        path.mkdir()
+        (path / "backbone.consilo").write_bytes(encoded(packed))
+        job = re.sub("sha256:[0-9a-f]{64}", packed.name, job)
+    with running(use, path, job) as (simulation, file):
         training = trained(simulation, file)
         assert training.ended is None
         assert training.steps == read_job(file).planned
+        assert set(training.holders) == set(use.rows)
         return by_name(judged(simulation).judged)
 
 
@@ -125,3 +134,22 @@ def test_demand(tmp_path: Path) -> None:
         1 - np.square(sold - np.array([mean[one] for one in product])).sum() / np.square(sold - sold.mean()).sum()
     )
     assert figures(use, tmp_path / "f", "Demand")["r2"] > of_means + 0.1
+
+
+def test_transfer(tmp_path: Path) -> None:
+    labels = digits.images()[1]
+    few = np.random.default_rng(1).permutation(np.flatnonzero(labels >= 5))[:250]
+    use = digits.use(dict(zip(digits.SILOS, np.array_split(few, len(digits.SILOS)), strict=True)), "network")
+    learned, fresh = (
+        figures(use, tmp_path / str(has_learned), "Transfer", packed_backbone(has_learned=has_learned))["accuracy"]
+        for has_learned in (True, False)
+    )
+    assert learned > 0.75
+    assert learned > fresh + 0.03, "a backbone that has learned other digits helps"
+
+
+def test_small_devices(tmp_path: Path) -> None:
+    names = [f"device-{number}" for number in range(10)]
+    division = digits.alike(1797, len(names), 1)
+    use = digits.use(dict(zip(names, division, strict=True)), "cnn")
+    assert figures(use, tmp_path / "f", "Small devices")["accuracy"] > 0.85
