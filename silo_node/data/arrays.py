@@ -27,8 +27,10 @@ from silo_node.errors import SourceError
 
 BLOCK_ROWS = 2048  # the engine's own; it has no smaller one
 _BLOCK = 2**20  # numbers that are turned into steps at a time
-_WIDE = ("HUGEINT", "UHUGEINT", "DECIMAL")  # read as floats
-_FLOATS = ("FLOAT", "DOUBLE", *_WIDE)
+_WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "DECIMAL")  # read as doubles
+# As doubles too beside other files: where one of them stores floats, the engine takes a FLOAT, of 24 bits, for both.
+_LONG = ("INTEGER", "UINTEGER", "BIGINT")
+_WITH_DECIMALS = ("FLOAT", "DOUBLE", "DECIMAL")
 _NUMBERS = (*STORED_TYPES["int"], *STORED_TYPES["decimal"])
 _EMPTY = '"NULL"'  # of the numbers of lists that are all missing or empty
 
@@ -86,14 +88,15 @@ def in_words(column: Column) -> str:
     return f"{' lists of '.join(map(str, outer))} lists of {numbers}" if outer else f"a list of {numbers}"
 
 
-def value_of(cell: str, column: Column, stored: str) -> str:
+def value_of(cell: str, column: Column, stored: str, *, has_other_files: bool = False) -> str:
     """Return the SQL of the numbers of a cell as one list in row-major order; NULL where it cannot be read."""
     found = lists_in(stored)
     axes = None if found is None else _axes(column.shape or (), found)
     if found is None or axes is None:  # `check_stored` says why
         return "CAST(NULL AS DOUBLE[])"
     levels = len(axes)
-    kind = "DOUBLE" if _kind(found.item) in _WIDE else "BIGINT" if found.item == _EMPTY else found.item
+    wide = (*_WIDE, *_LONG) if has_other_files else _WIDE
+    kind = "DOUBLE" if _kind(found.item) in wide else "TINYINT" if found.item == _EMPTY else found.item
     flat = cell if kind == found.item and not any(found.lengths) else f"CAST({cell} AS {kind}{'[]' * levels})"
     conditions = [f"len({flat}) = {axes[0]}"]
     for level in range(1, levels):
@@ -102,7 +105,7 @@ def value_of(cell: str, column: Column, stored: str) -> str:
         conditions += [f"list_aggregate({lengths}, '{end}') = {axes[level]}" for end in ("min", "max")]
         flat = f"flatten({flat})"
     conditions.append(f"list_aggregate({flat}, 'count') = {prod(axes)}")
-    if kind in _FLOATS:
+    if _kind(found.item) in _WITH_DECIMALS:
         conditions += [f"isfinite(list_aggregate({flat}, '{end}'))" for end in ("min", "max")]
         if column.of == "int":
             conditions.append(f"list_aggregate([one = trunc(one) for one in {flat}], 'bool_and')")

@@ -24,7 +24,7 @@ from silo_node.data.cells import (
     time_rules,
     value_of,
 )
-from silo_node.data.locations import Location, Part, Stored, location_of, stored_in
+from silo_node.data.locations import Files, Location, Part, Stored, location_of, stored_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ class Source:
             if key == self.unit:
                 found[key] = person_in(quote(key), stored, self.id_form)
             elif column.type == "array":
-                found[key] = arrays.value_of(quote(key), column, stored)
+                has_others = isinstance(self.location, Files) and self.location.pattern is not None
+                found[key] = arrays.value_of(quote(key), column, stored, has_other_files=has_others)
             else:
                 native = is_native(stored, column, rules, is_id=False)
                 found[key] = value_of(quote(key), column, rules, is_native=native)

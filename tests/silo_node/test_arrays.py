@@ -320,6 +320,22 @@ def test_doctor_times_a_network_on_arrays_and_nothing_that_takes_none(tmp_path: 
     assert not list(training_steps(own, "visits", NOW))
 
 
+def test_files_that_store_other_types_are_one_table(tmp_path: Path) -> None:
+    column = 'type = "array", shape = [2], of = "int", bounds = [0, 400000000], roles = ["feature"]'
+    stored = [pa.uint8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.decimal128(20, 2), pa.int32(), None]
+    for place, kind in enumerate(stored):
+        cell = [place, 16_777_217 if kind in (pa.int64(), pa.uint64(), pa.int32()) else 7]
+        cells = pa.array([cell], pa.list_(kind)) if kind is not None else pa.array([None], pa.list_(pa.null()))
+        pyarrow.parquet.write_table(pa.table({"id": [f"p{place}"], "x": cells}), tmp_path / f"t{place}.parquet")
+    rules = policy(column, kind="parquet", uri="t*.parquet", source="pattern = true\nmax_unreadable = 1")
+    found = read(tmp_path, rules)
+    told = {tuple(cell) for cell, there in zip(found.steps.tolist(), found.is_there.tolist(), strict=True) if there}
+    large = {1, 2, 6}
+    assert told == {(place, 16_777_217 if place in large else 7) for place in range(7)}
+    assert found.is_there.sum() == 7
+    assert found.steps.dtype == np.uint32
+
+
 def test_types_of_lists_are_taken_apart() -> None:
     assert lists_in("FLOAT[3][4]") == ("FLOAT", (4, 3))
     assert lists_in("DECIMAL(9,2)[][]") == ("DECIMAL(9,2)", (None, None))
