@@ -227,11 +227,8 @@ class Job(BaseModel):
     def planned(self) -> int:
         """The rounds that the run has at most."""
         if self.is_noised_family:
-            return (
-                1
-                if self.options.get("method") == MOMENTS
-                else self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
-            )
+            most = self.rounds or NOISED[self.model].shape.rounds or NOISED_ROUNDS
+            return 1 if self.options.get("method") == MOMENTS else most
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 

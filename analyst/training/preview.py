@@ -235,12 +235,12 @@ def _own_noise_in_words(offer: Offer, request: Request) -> str:
     """Return how much more noise there is where each silo adds the whole of it; empty where the silos share it."""
     if not request.plan.has_own_noise:
         return ""
-    bearing = Bearing.of([offer.silos[silo] for silo in request.silos])
-    shares = max(1, noise_shares(len(request.silos), bearing.max_colluding, bearing.max_missing))
+    of = Bearing.of([offer.silos[silo] for silo in request.silos]).conditions
+    shares = max(1, noise_shares(len(request.silos), *of[1:]))
     return (
         f"each silo adds the whole noise of its own: that of a sum deviates {math.sqrt(shares):.2g} times as much as"
-        f" where silos share it, as if a run that shares it had {shares:,} times less of the price; the model is less"
-        f' accurate by that, and options.noise = "shared" is the other way'
+        f" where silos share it, as if a run with shared noise had {shares:,} times less of the price; the model is"
+        f' less accurate by that, and options.noise = "shared" is the other way'
     )
 
 

@@ -232,7 +232,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
         yield f"A training run may take {steps} and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
         if "silo" in training.units:
-            yield "Noise may hide what all rows of the silo change together, and a person only as a part of them."
+            yield "The noise of a run may hide what all rows of the silo change, and a person as a part of them."
         if (audit := training.audit) is not None:
             gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
             at = f"at a threshold of {audit.threshold:g}"

@@ -3,8 +3,7 @@
 *By person* (the default) each round sums, over all persons, the gradient of the person's mean loss, clipped; the first
 one counts them. *By silo* each round sums the silos' whole changes of the weights after any number of local steps,
 clipped: that bounds what all rows of a silo change together, and a person only as part of them. Either bound is in
-whole units of the round's clip, so it follows from the request alone, whatever clip the opened sums of earlier rounds
-gave.
+whole units of the round's clip, so it follows from the request alone, whatever clip earlier sums gave.
 docs/networks.md, section "With noise".
 """
 
@@ -13,10 +12,18 @@ from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 
-from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.networks.algorithms.registry import ALGORITHMS
-from policies.requests.networks import NETWORKS, OPTIONS, algorithm_of, algorithm_options, graph_of
+from policies.networks.shipped.registry import SHIPPED
+from policies.requests.networks import (
+    NETWORKS,
+    OPTIONS,
+    algorithm_of,
+    algorithm_options,
+    has_graph,
+    shared_count,
+    staying_of,
+)
 from policies.requests.noised_parts import NoisedShape, counts_of, lengths, stated
 from policies.requests.shapes import Option, Shape, Task, choice_option, number_option, whole_option
 from policies.requests.statistic import Extent, noised
@@ -73,8 +80,8 @@ def units_of(numbers: int) -> int:
 
 
 def length_of(task: Task) -> int:
-    """Return how many numbers the weights have that a run moves."""
-    return parts.count(parts.shared(graph_of(task), task.options))
+    """Return how many numbers the weights have that a run moves: of a packed network what the request states."""
+    return shared_count(task) if task.family in SHIPPED else int(task.options["count"])
 
 
 def extents(task: Task) -> Mapping[str, Extent]:
@@ -122,8 +129,8 @@ def _check_silo(task: Task, named: set[str]) -> None:
     if not task.options["silos"] or Decimal(task.options["silos"]) % 1:
         raise ValueError("silos: name by how many silos the sum of their changes is divided: as many as are asked")
     algorithm = algorithm_of(task)
-    options, local = algorithm_options(task), algorithm.local(algorithm_options(task))
-    is_plain = algorithm.sums == (UPDATE,) and not algorithm.stays(graph_of(task), options)
+    local = algorithm.local(algorithm_options(task))
+    is_plain = algorithm.sums == (UPDATE,) and not (has_graph(task) and staying_of(task))
     if not is_plain or local.is_corrected or local.personal_pull is not None or local.own_epochs is not None:
         name = task.options["algorithm"]
         raise ValueError(f"algorithm: {name} has more than a sum of changes; with noise take fedavg or fedprox")
@@ -142,8 +149,8 @@ def options_of(family: str) -> Mapping[str, Option]:
 
 def _changed(task: Task) -> int:
     """Return how much a row costs: its gradient, once, or in each of the silo's own epochs."""
-    epochs = int(task.options["epochs"]) if unit_of(task.options) == SILO else 1
-    return 4 + graph_of(task).cost.flops * 3 * epochs // 64
+    exact = NETWORKS[task.family].changed
+    return 0 if exact is None else exact(replace(task, options=local_options(task)))
 
 
 def _shape(family: str) -> NoisedShape:
@@ -151,6 +158,7 @@ def _shape(family: str) -> NoisedShape:
     shape = Shape(
         lengths(extents), exact.labels, options_of(family), exact.parts, exact.least_features, exact.takes, ROUNDS,
         changed=_changed, check=_check, predicts=exact.predicts, most_weights=exact.most_weights,
+        is_label_needed=exact.is_label_needed,
     )  # fmt: skip
     return NoisedShape(shape, extents)
 

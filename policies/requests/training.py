@@ -99,14 +99,14 @@ class TrainingStep(OneSum, Message, ABC):
         """The L2 norm to which each person's part is clipped; 0 without noise."""
 
     @property
-    def unit(self) -> str:
-        """Whose change the noise hides: a "person", or a whole "silo"."""
-        return "person"
-
-    @property
     def share(self) -> Decimal:
         """The share of the run's silos that a round asks."""
         return Decimal(1)
+
+    @property
+    def unit(self) -> str:
+        """Whose change the noise hides: a "person", or a whole "silo"."""
+        return "person"
 
     @property
     def cohort(self) -> int | None:

@@ -93,7 +93,7 @@ def people(own: Task, seed: int = 1, persons: int = 12) -> Examples:
 
 
 def states(own: Task, count: int, seed: int = 1) -> list[State]:
-    """Return states of a run: small and large weights, and such as no run has, that make infinite numbers."""
+    """Return states of a run: small and large weights, and such as no run has, that are not finite."""
     rng = np.random.default_rng(seed)
     found = [np.zeros(count), rng.normal(0, 0.5, count), rng.normal(0, 30, count), np.full(count, 100.0)]
     found += [np.where(rng.random(count) < 0.3, bad, rng.normal(0, 1, count)) for bad in NOT_FINITE]
