@@ -165,6 +165,15 @@ def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = 
     return request(table=of, plan=step, micro_rho=10_000)
 
 
+def noised_packed(label: str, *features: str) -> Request:
+    """Return a request for the first step of a run of the packed network with noise."""
+    of = noised("mlp", label, *features)
+    options = {"graph": PACKED.name, "count": str(PACKED.graph.count)}
+    settings = tuple(Setting(name=name, value=value) for name, value in sorted(options.items()))
+    plan = of.plan.model_copy(update={"family": "network", "options": settings})
+    return request(table=TABLE, plan=plan, micro_rho=10_000)
+
+
 def split(release: str) -> Request:
     """Return a request for the secret by which persons are divided."""
     step = SplitStep(run=bytes(16), step=0, after=START, release=release)  # type: ignore[arg-type]
@@ -304,6 +313,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("hashed-logistic", "smoker", "ward", "age", bits="10", crossed="ward*age"),
         noised("hashed-logistic", "smoker", "ward", "age", of=SHORT, bits="10", crossed="all", missing="indicator"),
         noised("mlp", "smoker", "ward", "age", hidden="3"),
+        noised("cnn", "ward", "scan", of=ARRAYS, channels="2", hidden=""),
+        noised("language-model", "ward", "words", of=ARRAYS, size="3", embedding="2"),
+        noised("recommender", "smoker", "ward", "age", embedding="2", hidden="3"),
+        noised("autoencoder", "smoker", "age", "ward", hidden="3", latent="1"),
+        noised_packed("smoker", "age", "ward"),
         noised("mlp", "ward", "smoker", "age", of=SHORT, hidden="", quantile="0.5", noise="own"),
         noised("mlp", "smoker", "ward", "age", hidden="3", unit="silo", silos="5"),
     ),
