@@ -15,7 +15,7 @@ from types import MappingProxyType
 from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.networks.algorithms.registry import ALGORITHMS
-from policies.requests.networks import NETWORKS, OPTIONS, algorithm_of, algorithm_options, graph_of
+from policies.requests.networks import NETWORKS, OPTIONS, algorithm_of, algorithm_options, graph_of, shared_of
 from policies.requests.noised_parts import NoisedShape, counts, lengths, stated
 from policies.requests.shapes import Option, Shape, Task, choice_option, number_option, whole_option
 from policies.requests.statistic import Extent, noised
@@ -73,7 +73,7 @@ def units_of(numbers: int) -> int:
 
 def length_of(task: Task) -> int:
     """Return how many numbers the weights have that a run moves."""
-    return parts.count(parts.shared(graph_of(task), task.options))
+    return parts.count(shared_of(task))
 
 
 def extents(task: Task) -> Mapping[str, Extent]:

@@ -19,7 +19,7 @@ from policies.networks import initial, parts
 from policies.networks.algorithms.algorithm import UPDATE, Held
 from policies.networks.algorithms.algorithm import Sums as Means
 from policies.requests.families import Task
-from policies.requests.networks import algorithm_of, algorithm_options, graph_of
+from policies.requests.networks import algorithm_of, algorithm_options, graph_of, shared_of
 from policies.requests.noised_networks import SILO, extents, protected, unit_of, units_of
 from policies.requests.noised_parts import can_lack_cells
 from silo_node.training.family import Examples, Fitted, Line, State, figure
@@ -50,7 +50,7 @@ def _init(task: Task) -> State:
 def _first_weights(task: Task) -> Vector:
     """Return the weights that a run begins with: those of the last layer are 0, so that nothing is to be unlearned."""
     graph = graph_of(task)
-    shared = parts.shared(graph, task.options)
+    shared = shared_of(task)
     weights, last = initial.initial(task.run, shared), next(one for one in graph.calls if one.name == graph.output)
     for name, place in parts.places(shared).items():
         if name in last.weights:
