@@ -12,7 +12,7 @@ from types import MappingProxyType
 from policies.requests import hashed
 from policies.requests.families import SHAPES, Option, Shape, Task, choice_option, number_option
 from policies.requests.noised_networks import NOISED_NETWORKS
-from policies.requests.noised_parts import OF_LEFT_OUT, OF_PERSONS, counts, lengths, stated
+from policies.requests.noised_parts import OF_LEFT_OUT, OF_PERSONS, counts_of, lengths, stated
 from policies.requests.noised_parts import NoisedShape as NoisedShape
 from policies.requests.noised_parts import can_lack_cells as can_lack_cells
 from policies.requests.shapes import whole_option
@@ -69,7 +69,7 @@ def outputs(task: Task) -> int:
 def _descent(task: Task) -> Mapping[str, Extent]:
     if task.number:
         return {"gradient": noised(task.width * outputs(task), UNITS)}
-    found = counts(task)
+    found = counts_of(task)
     if columns := len(filled(task)):
         most = math.isqrt(columns * UNITS * UNITS - 1) + 1
         found |= {name: noised(columns, most, _OF_MEANS) for name in ("present", "total")}
@@ -83,7 +83,7 @@ def _linear(task: Task) -> Mapping[str, Extent]:
         return _descent(task)
     # With the label as one more column; nothing is clipped, so that the sums are those of the pooled rows.
     most = task.table.max_rows * (math.isqrt(triangle(2 + len(task.features)) * 4**CELL_BITS - 1) + 1)
-    return {**counts(task), "products": noised(triangle(task.width + 1), most, 4 * (OF_PERSONS + OF_LEFT_OUT))}
+    return {**counts_of(task), "products": noised(triangle(task.width + 1), most, 4 * (OF_PERSONS + OF_LEFT_OUT))}
 
 
 def _hashed(task: Task) -> Mapping[str, Extent]:
@@ -95,8 +95,8 @@ def _hashed(task: Task) -> Mapping[str, Extent]:
     extent = noised(hashed.weights_of(task), PERSON_UNITS).up_to(PERSON_UNITS * rows)
     if task.number:
         return {"gradient": extent}
-    counted = {name: one.up_to(rows) for name, one in counts(task).items()}
-    return {**counted, "reach": extent.of_share(_OF_REACH)}
+    counts = {name: one.up_to(rows) for name, one in counts_of(task).items()}
+    return {**counts, "reach": extent.of_share(_OF_REACH)}
 
 
 def _check_hashed(task: Task) -> None:

@@ -12,11 +12,19 @@ from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 
-from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE
 from policies.networks.algorithms.registry import ALGORITHMS
-from policies.requests.networks import NETWORKS, OPTIONS, algorithm_of, algorithm_options, graph_of, shared_of
-from policies.requests.noised_parts import NoisedShape, counts, lengths, stated
+from policies.networks.shipped.registry import SHIPPED
+from policies.requests.networks import (
+    NETWORKS,
+    OPTIONS,
+    algorithm_of,
+    algorithm_options,
+    has_graph,
+    shared_count,
+    staying_of,
+)
+from policies.requests.noised_parts import NoisedShape, counts_of, lengths, stated
 from policies.requests.shapes import Option, Shape, Task, choice_option, number_option, whole_option
 from policies.requests.statistic import Extent, noised
 from policies.units import ROWS_UP_TO
@@ -72,8 +80,8 @@ def units_of(numbers: int) -> int:
 
 
 def length_of(task: Task) -> int:
-    """Return how many numbers the weights have that a run moves."""
-    return parts.count(shared_of(task))
+    """Return how many numbers the weights have that a run moves: of a packed network what the request states."""
+    return shared_count(task) if task.family in SHIPPED else int(task.options["count"])
 
 
 def extents(task: Task) -> Mapping[str, Extent]:
@@ -89,7 +97,7 @@ def extents(task: Task) -> Mapping[str, Extent]:
         return {UPDATE: Extent(length, 2 * units, 1, 0, units, most=units)}
     persons = int(task.options["rows_up_to"])
     if task.number == 0:
-        return {name: one.up_to(persons) for name, one in counts(task).items()}
+        return {name: one.up_to(persons) for name, one in counts_of(task).items()}
     length = length_of(task)
     units = units_of(length)
     found = {"gradient": noised(length, units, _OF_GRADIENT).up_to(units * persons)}
@@ -121,8 +129,8 @@ def _check_silo(task: Task, named: set[str]) -> None:
     if not task.options["silos"] or Decimal(task.options["silos"]) % 1:
         raise ValueError("silos: name by how many silos the sum of their changes is divided: as many as are asked")
     algorithm = algorithm_of(task)
-    options, local = algorithm_options(task), algorithm.local(algorithm_options(task))
-    is_plain = algorithm.sums == (UPDATE,) and not algorithm.stays(graph_of(task), options)
+    local = algorithm.local(algorithm_options(task))
+    is_plain = algorithm.sums == (UPDATE,) and not (has_graph(task) and staying_of(task))
     if not is_plain or local.is_corrected or local.personal_pull is not None or local.own_epochs is not None:
         name = task.options["algorithm"]
         raise ValueError(f"algorithm: {name} has more than a sum of changes; with noise take fedavg or fedprox")
@@ -141,8 +149,8 @@ def options_of(family: str) -> Mapping[str, Option]:
 
 def _changed(task: Task) -> int:
     """Return how much a row costs: its gradient, once, or in each of the silo's own epochs."""
-    epochs = int(task.options["epochs"]) if unit_of(task.options) == SILO else 1
-    return 4 + graph_of(task).cost.flops * 3 * epochs // 64
+    exact = NETWORKS[task.family].changed
+    return 0 if exact is None else exact(replace(task, options=local_options(task)))
 
 
 def _shape(family: str) -> NoisedShape:
@@ -150,6 +158,7 @@ def _shape(family: str) -> NoisedShape:
     shape = Shape(
         lengths(extents), exact.labels, options_of(family), exact.parts, exact.least_features, exact.takes, ROUNDS,
         changed=_changed, check=_check, predicts=exact.predicts, most_weights=exact.most_weights,
+        is_label_needed=exact.is_label_needed,
     )  # fmt: skip
     return NoisedShape(shape, extents)
 

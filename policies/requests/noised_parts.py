@@ -26,7 +26,7 @@ def can_lack_cells(task: Task) -> bool:
     return any(task.table.column(name).can_be_missing for name in used)
 
 
-def counts(task: Task) -> dict[str, Extent]:
+def counts_of(task: Task) -> dict[str, Extent]:
     """Return the extents of the count of persons, and of those with a row that is left out, if there can be any."""
     found = {"persons": noised(1, 1, OF_PERSONS)}
     if can_lack_cells(task):

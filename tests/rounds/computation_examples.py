@@ -303,6 +303,9 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("poisson-regression", "age", "ward", "smoker"),
         noised("hashed-logistic", "smoker", "ward", "age", bits="10", crossed="ward*age"),
         noised("hashed-logistic", "smoker", "ward", "age", of=SHORT, bits="10", crossed="all", missing="indicator"),
+        noised("mlp", "smoker", "ward", "age", hidden="3"),
+        noised("mlp", "ward", "smoker", "age", of=SHORT, hidden="", quantile="0.5", noise="own"),
+        noised("mlp", "smoker", "ward", "age", hidden="3", unit="silo", silos="5"),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from policies.networks import initial, parts
+from policies.networks import parts
 from policies.networks.algorithms.algorithm import UPDATE, Held
 from policies.networks.algorithms.algorithm import Sums as Means
 from policies.requests.families import Task
@@ -26,6 +26,7 @@ from silo_node.training.family import Examples, Fitted, Line, State, figure
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.logistic_model import is_within
 from silo_node.training.networks.family import NETWORK
+from silo_node.training.networks.first import first_weights
 from silo_node.training.noised.clipped import persons_in
 from silo_node.training.noised.family import NoisedFamily, Sums
 from silo_node.training.noised.shown import counted
@@ -48,10 +49,11 @@ def _init(task: Task) -> State:
 
 
 def _first_weights(task: Task) -> Vector:
-    """Return the weights that a run begins with: those of the last layer are 0, so that nothing is to be unlearned."""
-    graph = graph_of(task)
-    shared = shared_of(task)
-    weights, last = initial.initial(task.run, shared), next(one for one in graph.calls if one.name == graph.output)
+    """Return the weights that a run begins with; fresh ones of the last layer are 0, so that nothing is unlearned."""
+    graph, shared = graph_of(task), shared_of(task)
+    weights, last = first_weights(task, shared), next(one for one in graph.calls if one.name == graph.output)
+    if task.options.get("weights") == "packed":
+        return weights
     for name, place in parts.places(shared).items():
         if name in last.weights:
             weights[place] = 0.0
@@ -59,6 +61,11 @@ def _first_weights(task: Task) -> Vector:
 
 
 def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
+    with np.errstate(all="ignore"):  # what is not finite counts as 0
+        return _contributed(task, state, examples)
+
+
+def _contributed(task: Task, state: State, examples: Examples) -> list[Integers]:
     if unit_of(task.options) == SILO:
         from silo_node.training.noised.network_rows import change  # torch is heavy: only where a silo really trains
 
