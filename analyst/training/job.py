@@ -34,6 +34,7 @@ from policies.requests.families import SHAPES
 from policies.requests.held_out import PARTS, STEP, HeldOut
 from policies.requests.logistic import LogisticStep
 from policies.requests.metrics import MetricName
+from policies.requests.networks import summed_of
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import LEAST_ROUNDS as NOISED_LEAST_ROUNDS
 from policies.requests.noised_families import MOMENTS, NOISED, why_exact_alone
@@ -366,7 +367,7 @@ def _family_step(job: Job, least_cohort: int) -> NoisedStep | ExactStep:
         options.setdefault("min_cohort", str(least_cohort))
     if (network := packed_of(job)) is not None:  # how many numbers are summed, which the request states alone
         defaults = {name: option.default for name, option in shape.options.items()}
-        options["count"] = str(parts.count(parts.shared(network.graph, defaults | options)))
+        options["count"] = str(parts.count(summed_of(network.graph, defaults | options)))
     return (ExactStep if job.is_exact_family else NoisedStep)(
         graph=network,
         run=token(16),

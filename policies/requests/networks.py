@@ -149,7 +149,12 @@ def algorithm_of(task: Task) -> Algorithm:
 
 def algorithm_options(task: Task) -> Mapping[str, str]:
     """Return the options of a task's algorithm, with its defaults."""
-    return {name: task.options.get(name) or option.default for name, option in algorithm_of(task).options.items()}
+    return _own_options(task.options)
+
+
+def _own_options(options: Mapping[str, str]) -> dict[str, str]:
+    known = ALGORITHMS[options["algorithm"]].options
+    return {name: options.get(name) or option.default for name, option in known.items()}
 
 
 def local_of(task: Task) -> Local:
@@ -166,10 +171,16 @@ def staying_of(task: Task) -> tuple[Weight, ...]:
 
 def shared_of(task: Task) -> tuple[Weight, ...]:
     """Return the weights that are summed; raises ValueError where none is."""
-    staying = {weight.name for weight in staying_of(task)}
-    graph, moves = graph_of(task), algorithm_of(task).moves
-    named = () if moves is not None and not task.options.get("shared") else parts.shared(graph, task.options)
-    taken = {weight.name for weight in named} | (frozenset() if moves is None else moves(graph))
+    return summed_of(base_of(task), task.options)
+
+
+def summed_of(base: Graph, options: Mapping[str, str]) -> tuple[Weight, ...]:
+    """Return the weights of a job's network that its algorithm sums, by all of its options; raises as `shared_of`."""
+    algorithm, named = ALGORITHMS[options["algorithm"]], _own_options(options)
+    graph = _trained(options["algorithm"], tuple(named.items()), base)
+    staying, moves = algorithm.stays(graph, named), algorithm.moves
+    by_job = () if moves is not None and not options.get("shared") else parts.shared(graph, options)
+    taken = {weight.name for weight in by_job} | (frozenset() if moves is None else moves(graph))
     found = tuple(weight for weight in graph.weights if weight.name in taken - staying)
     if not found:
         raise ValueError("every weight stays at its silo, so there is nothing to sum; leave some to be shared")

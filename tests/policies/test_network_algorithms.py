@@ -57,19 +57,21 @@ def read_adaptive(options: Options, weights: list[float], rounds: list[Sums], *,
     return weights
 
 
+AVERAGES = ("fedavg", "fedprox", "scaffold", "ditto", "fedper", "fedbn", "adapters", "fine-tuning")
 READINGS = {
+    **dict.fromkeys(AVERAGES, read_average),
     "fedadam": lambda *read: read_adaptive(*read, is_yogi=False),
     "fedyogi": lambda *read: read_adaptive(*read, is_yogi=True),
 }
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", READINGS)
 def test_apply_is_what_the_paper_says(name: str) -> None:
     for seed in range(20):
         options, rounds = options_of(name), list(rounds_of(name, seed))
         weights = np.random.default_rng(seed).normal(size=COUNT)
         found = after(name, options, weights, iter(rounds))[-1].weights
-        read = READINGS.get(name, read_average)(options, weights.tolist(), rounds)
+        read = READINGS[name](options, weights.tolist(), rounds)
         np.testing.assert_allclose(found, read, rtol=1e-12, atol=1e-15)
 
 

@@ -15,7 +15,7 @@ from policies.networks.names import PACKED
 from policies.networks.packed import Packed
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Kind, Task, kind_of
-from policies.requests.networks import algorithm_of, algorithm_options, graph_of, is_reconstruction
+from policies.requests.networks import algorithm_of, algorithm_options, graph_of, is_reconstruction, shared_of
 from silo_node.errors import SiloError
 from silo_node.training import design
 from silo_node.training.family import State
@@ -71,7 +71,7 @@ def check_network(task: Task) -> Graph:
 def _weights(task: Task, state: State) -> bytes:
     """Return all weights in the order of the graph: the shared ones, and those that stayed as the run began."""
     graph = graph_of(task)
-    shared = parts.shared(graph, task.options)
+    shared = shared_of(task)
     places, found = parts.places(shared), []
     for one in graph.weights:
         is_shared = one.name in places
