@@ -26,6 +26,7 @@ from aggregator.errors import (
 )
 from aggregator.outcomes import Outcomes
 from aggregator.proving import proven
+from aggregator.relaying import relayed
 from aggregator.round_journal import RoundJournal
 from aggregator.rounds import Aggregator, ReceivedRequest, Replies
 from aggregator.slots import Seconds, Slots
@@ -41,7 +42,6 @@ from crypto.rounds.payload import piece_sizes
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
 from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
-from policies.requests.network_offer import MAX_REPLY_BYTES, NetworkOffer
 from policies.units import MAX_BUSY_S, WAIT_S
 
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
@@ -143,17 +143,8 @@ class Server:
         return frames[0]
 
     async def offer(self, offer: bytes, index: bytes, frame: bytes) -> tuple[bytes, ...]:
-        """Relay a frame of a packed network to the silos that a signed NetworkOffer names; return each one's answer.
-
-        In the order of the offer; an empty one of a silo that does not answer. Nothing of it is kept or read here.
-        """
-        silos = unverified(offer, NetworkOffer).silos  # a forged one is refused by each silo
-        calls = {
-            silo: self._silos[silo].call("take_network", offer, index, frame) for silo in silos if silo in self._silos
-        }
-        replies = await self._calls.gather(calls, self._busy.waits_s())
-        found = (replies.get(silo, ()) for silo in silos)
-        return tuple(one[0] if len(one) == 1 and len(one[0]) <= MAX_REPLY_BYTES else b"" for one in found)
+        """Relay a frame of a packed network to the silos of a signed NetworkOffer; return each one's answer."""
+        return await relayed(self._calls, offer, index, frame)
 
     async def submit(self, request: bytes) -> bytes:
         """Answer a signed request, see `answer`; raises WireError on bytes that are not a request."""

@@ -73,6 +73,11 @@ class Aggregators:
         """Return the link to the aggregator that has a report: as it was found, otherwise the one that is asked."""
         return self._holders.get(report, self._first)
 
+    @property
+    def asked(self) -> "Link":
+        """The link to the aggregator that is asked."""
+        return self._first
+
     def _link(self, name: str) -> "Link":
         if name not in self._links:
             self._links[name] = self._stack.enter_context(self._others[name]())

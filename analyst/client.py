@@ -45,7 +45,6 @@ from federation.errors import FederationError
 from federation.local import started
 from policies.domains import LongDomain
 from policies.requests.computations import AnyComputation
-from policies.requests.network_offer import NetworkOffer, index_of
 from policies.requests.request import Request, resolved
 from policies.requests.sending import answered_s, learned_s
 from policies.requests.standing import Standing
@@ -250,10 +249,6 @@ class Federation:
             deadline=deadline,
             send_deadline=send_deadline,
         )
-
-    def offer_network(self, offer: NetworkOffer, index: int, frame: bytes) -> tuple[bytes, ...]:
-        """Send a frame of a packed network to the silos of an offer; return each one's answer, in their order."""
-        return self._link.offer(self.signed(offer), index_of(index), frame)
 
     def submit(self, request: Request) -> bytes:
         """Sign and send a request; return the encrypted report. Raises DeniedError or RoundError."""

@@ -15,7 +15,7 @@ from crypto.errors import CryptoError
 from crypto.rounds.messages import Failed
 from crypto.wire import is_envelope, verify
 from policies.networks.names import digest_named
-from policies.requests.network_offer import FRAME_BYTES, NetworkOffer, wanted
+from policies.requests.network_offer import FRAME_BYTES, NetworkOffer, index_of, wanted
 
 if TYPE_CHECKING:
     from analyst.client import Federation
@@ -64,7 +64,7 @@ class _Sending:
             size=self._size,
             created_at=federation.now(),
         )
-        replies = federation.offer_network(offer, index, frame)
+        replies = federation.aggregators.asked.offer(federation.signed(offer), index_of(index), frame)
         found = {}
         for place, silo in enumerate(offer.silos):
             reply = replies[place] if place < len(replies) else b""

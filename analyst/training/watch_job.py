@@ -19,8 +19,10 @@ class WatchJob(BaseModel):
     metric: MetricName | None = None
     bound: Number | None = None  # the worst value of the metric without an alarm
     metric_epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of the metric alone, each time
-    drift_epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of the bins, each time, without [audit]
-    table: Name | None = None  # whose rows are looked at; those that it was trained on are the reference
+    # Of the bins, each time, without [audit]; and whose rows are looked at, where those that it was trained on are the
+    # reference alone. Left out of the job's hash where they are not named.
+    drift_epsilon: Annotated[Number | None, Field(gt=0, le=100, exclude_if=lambda price: price is None)] = None
+    table: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
     epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all that watching asks; private sources only
 
     @model_validator(mode="after")

@@ -46,6 +46,7 @@ UPDATE_BITS = 34  # fractional bits of a silo's weighted change of a weight
 LOSS_BITS = 20  # of a sum of losses
 MOST_CHANGE = 16_384  # L2, of a silo's change of the shared weights in a round: 2^48 units
 MOST_UNITS = 2**50  # of a number of one silo: 2^13 silos fit 64 bits
+MOST_LOSS = 2.0**30  # of all rows of a silo together, as many units of 2^-LOSS_BITS as a number may have
 EXPLODED = 10.0  # times the first loss, or that of a guess: what is above has diverged
 COUNTS = ("rows", "loss", "outside", "lost")  # of a round of training
 REACHES = 128  # steps of the range of a sum with few bits, each the root of 2 times the one before

@@ -72,7 +72,8 @@ class TableColumn(Message):
     @property
     def kind_in_words(self) -> str:
         """Its type, and of an array what it is of, and the shape of each cell."""
-        return f"{self.type} of {self.of}, shape {list(self.shape)}" if self.type == "array" else self.type
+        of = "" if self.of is None else f" of {self.of}"
+        return f"{self.type}{of}, shape {list(self.shape)}" if self.shape else f"{self.type}{of}"
 
     @property
     def range_steps(self) -> int:

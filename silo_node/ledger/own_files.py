@@ -62,7 +62,7 @@ class OwnFiles:
         """Put in force, for when the state after the step is saved, what this round made, if the silo took part."""
         own, files = _File(run, step, round_id, is_kept=True), self._files(run)
         self._remove(one for one in files if one.is_kept and one.step == step and not (took_part and one == own))
-        pending = own._replace(is_kept=False)
+        pending = _File(run, step, round_id, is_kept=False)
         if took_part and pending in files:
             try:
                 (self._folder / pending.name).replace(self._folder / own.name)

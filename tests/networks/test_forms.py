@@ -14,19 +14,25 @@ from safetensors.torch import load_file
 from policies.errors import ModelError
 from policies.models.exporting import exported
 from policies.models.forms import scores_of
+from policies.models.layers import layers_of
 from policies.models.network import Network
 from policies.models.onnx_form import to_onnx
+from policies.models.record import RunRecord
 from policies.models.scores import RowCells
 from policies.networks import initial
-from policies.networks.graph import Graph
+from policies.networks.graph import Graph, Weight
+from policies.networks.packed import packed
+from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import Task
 from policies.requests.networks import graph_of
-from policies.requests.tables import TableColumn
+from policies.requests.tables import Table, TableColumn
+from policies.requests.training import START
 from silo_node.errors import SiloError
 from silo_node.training.family import Examples, State
-from silo_node.training.networks.form import network_form
+from silo_node.training.networks.form import network_form, with_packed
 from silo_node.training.networks.interpreter import computed
 from silo_node.training.registry import FAMILIES
+from silo_node.training.run import RunState
 from tests.harness import families
 from tests.harness.families import number, text, truth
 
@@ -233,3 +239,41 @@ def test_every_shipped_network_scores_as_its_family_in_numpy_and_onnx(family: st
     assert np.ptp(found[..., -1] if found.ndim > 1 else found) > 1e-4, "rows differ"
     assert len(to_onnx(model)) > 1000
     assert (model.link == "reconstruction") is (family == "autoencoder")
+
+
+def test_a_packed_network_leaves_with_its_file_and_says_so_without() -> None:
+    graph = graph_of(families.task("mlp", COLUMNS, "ok", FEATURES, None, 30, hidden="8,5"))
+    fixed = Weight(name="shift", shape=(1,), initial="constant", bound=None)
+    calls = json.loads(graph.encode())["calls"]
+    calls.append({"call": "add", "name": "moved", "of": graph.output, "other": None, "weight": "shift"})
+    weights = [*json.loads(graph.encode())["weights"], json.loads(fixed.encode())]
+    fields = json.loads(graph.encode()) | {
+        "calls": calls,
+        "weights": weights,
+        "output": "moved",
+        "packed": "A" * 43 + "=",
+    }
+    whole = Graph.model_validate_json(json.dumps(fields))
+    network = packed(whole, {one.name: np.full(one.shape, 0.5, np.float32) for one in whole.weights})
+    step = ExactStep(
+        run=bytes(16), step=0, steps=4, after=START, release="exact", label="ok", features=FEATURES, family="network",
+        options=(Setting(name="count", value=str(whole.count - 1)), Setting(name="graph", value=network.name)),
+    )  # fmt: skip
+    table = Table(name="rows", max_rows=1, max_silos=1, columns=COLUMNS)
+    record = RunRecord(plan=step, table=table, spells=())
+    kept = RunState(
+        run=bytes(16), job=bytes(32), analyst="ana", purpose="lending", table="rows", release="exact", steps=4, done=1,
+        position=bytes([1] * 32), learned_at=1, terms=(), numbers=(), record=record,
+    )  # fmt: skip
+    found = with_packed(kept, {network.name: network}.get)
+    assert found.record is not None
+    assert isinstance(found.record.plan, ExactStep)
+    task = found.record.plan.task(table)
+    learned = np.linspace(-1, 1, whole.count - 1)
+    model = network_form(task, State().with_(weights=learned))
+    assert float(model.tensors()["shift"][0]) == 0.5, "a constant is the packed one"
+    assert len(to_onnx(model)) > 1000
+    with pytest.raises(SiloError, match="is not here"):
+        network_form(step.task(table), State().with_(weights=learned))
+    assert layers_of(record, None)[-1] == f"the packed network {network.name} is not here"
+    assert any("linear, 6 to 8 numbers" in line for line in layers_of(record, model))

@@ -140,7 +140,8 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
         case tuple() if path[-1] in ("cases", "derived"):
             yield ".".join(path), (YOUNG if path[-1] == "cases" else RATIO,)
         case tuple():
-            yield ".".join(path), ("another",) if path[-1] != "sealed_secrets" else (b"another",)
+            others: dict[str, Any] = {"sealed_secrets": (b"another",), "shape": (8, 8)}
+            yield ".".join(path), others.get(path[-1], ("another",))
         case None if path[-1] in ("inner", "where"):
             yield ".".join(path), INNER if path[-1] == "inner" else IsNull(column="age")
         case None:

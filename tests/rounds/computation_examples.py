@@ -148,7 +148,9 @@ def with_options(of: Request, **options: str) -> Request:
     return of.model_copy(update={"plan": of.plan.model_copy(update={"options": settings})})
 
 
-def noised(family: str, label: str | None, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
+def noised(
+    family: str, label: str | None, *features: str, steps: int = 5, of: Table = TABLE, **options: str
+) -> Request:
     """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
     parts = {"offset": options.pop("offset")} if "offset" in options else {}
     step = NoisedStep(

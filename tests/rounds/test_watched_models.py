@@ -1,14 +1,18 @@
 """A model that is watched, across five silos in memory: what changes, what raises an alarm, and what it may cost."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from analyst.cli.watching import lines_of
+import analyst.cli.main
+from analyst.cli.watching import ALARM, lines_of
 from analyst.errors import AnalystError
 from analyst.training.job import Job, read_job
 from analyst.training.looking import check_left, first_look, keep, look_at, looks_in, price_of, run_of
@@ -171,7 +175,9 @@ def write(path: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
         pyarrow.parquet.write_table(pa.Table.from_pylist(own), path / "silos" / silo / "loans.parquet")
 
 
-def test_drift_is_told_without_groups_labels_and_at_every_silo(tmp_path: Path) -> None:
+def test_drift_is_told_without_groups_labels_and_at_every_silo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of a model that predicts a number, of which an audit by groups compares nothing."""
     rows = [row | {"paid": row["ratio"] / 10 + row["debt"]} for row in applicants()[:1000]]
     job_text = job_of("", DRIFT).replace("[audit]\n", "").replace("logistic-regression", "linear-regression")
@@ -200,6 +206,22 @@ def test_drift_is_told_without_groups_labels_and_at_every_silo(tmp_path: Path) -
         assert look.drift["black"].index == 0
         assert [one.partition(":")[0] for one in look.alarms if "ratio" in one] == ["drift of ratio"]
         assert sum(look.bins["black"]) == len(rows)
+
+        @contextmanager
+        def here(*_: Any) -> Iterator[Any]:
+            yield federation, SimpleNamespace(update=lambda text: None)
+
+        monkeypatch.setattr("analyst.cli.watching.federation_opened", here)
+        words = ["watch", str(file), "--once", "--out", str(path), "--federation", str(tmp_path / "f" / "consilo.toml")]
+        assert analyst.cli.main.main([*words, "--format", "json"]) == ALARM
+        said = json.loads(capsys.readouterr().out)
+        assert (said["schema"], said["run"], said["error"]) == ("consilo-watch/1", training.run, "")
+        assert said["drift"]["ratio"] == {"index": look.drift["ratio"].index, "floor": look.drift["ratio"].floor}
+        assert any(one.startswith("drift of ratio") for one in said["alarms"])
+        assert path.read_text().splitlines()[-1] == json.dumps(said)
+        write(tmp_path / "f", at_silos(rows))
+        assert analyst.cli.main.main(words) == 0
+        assert "drift of ratio 0.0000" in capsys.readouterr().out
         (state,) = [one for one in states_of(simulation.silos["east"]) if not one.is_audit]
         assert any("scores and features counted" in line for line in shown(state))
     assert json.loads(look.line())["drift"]["ratio"]["index"] == look.drift["ratio"].index

@@ -1,6 +1,5 @@
 """Networks in a confined process: the same numbers as here, its limits, its end, and what is told of it."""
 
-import ast
 import os
 import signal
 import subprocess
@@ -242,20 +241,3 @@ time.sleep(120)
         starter.wait()
         if starter.stdout is not None:
             starter.stdout.close()
-
-
-def test_what_a_computation_imports_late_is_imported_before_it_is_confined() -> None:
-    """A confined process opens no file, so a module that is first imported there would not be found."""
-    root = Path(__file__).parents[2]
-    late = set[str]()
-    for file in (*(root / "silo_node" / "training").rglob("*.py"), *(root / "policies" / "networks").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.col_offset and node.module is not None:
-                late |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
-    modules = sorted(one for one in late if (root / f"{one.replace('.', '/')}.py").exists() or "safetensors" in one)
-    assert "silo_node.training.networks.round" in modules
-    text = "import sys; from silo_node.training.confined.child import load; load(); print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", text], stdout=subprocess.PIPE, cwd=root, check=True)
-    loaded = found.stdout.decode().split()
-    missing = [one for one in modules if one not in loaded and one.rpartition(".")[0] not in loaded]
-    assert not missing

@@ -202,6 +202,14 @@ def test_a_training_that_leaves_its_bounds_stays_at_its_silo_and_ends_the_run(op
     assert NETWORK.update(later, after, sums) is after  # type: ignore[arg-type]
 
 
+def test_a_loss_that_no_sum_holds_stays_at_its_silo() -> None:
+    task, rows = plain()
+    state, later = started(task, [rows]), families.numbered(task, 1)
+    for scale in (1e12, 1e30, 1e38):
+        found = families.summed(later, state.with_(weights=state["weights"] * scale), [rows])
+        assert [name for name, block in found.items() if block.any()] == ["outside"], scale
+
+
 def test_an_opened_loss_that_explodes_ends_the_run_at_the_last_good_weights() -> None:
     task, rows = plain()
     state = started(task, [rows])

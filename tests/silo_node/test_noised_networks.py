@@ -176,7 +176,7 @@ def words() -> Graph:
         Weight(name="words.weight", shape=(7, 4), initial="zeros"),
         Weight(name="out.weight", shape=(3, 12), initial="zeros"),
     ]
-    calls = [
+    calls: list[AnyCall] = [
         Embedding(name="words", of="x", weight="words.weight", padding=None),
         Flatten(name="flat", of="words"),
         Elementwise(call="tanh", name="tanh", of="flat"),
@@ -192,7 +192,7 @@ def images() -> Graph:
         Weight(name="out.weight", shape=(3, 8), initial="zeros"),
         Weight(name="out.bias", shape=(3,), initial="zeros"),
     ]
-    calls = [
+    calls: list[AnyCall] = [
         Conv2d(
             name="conv",
             of="x",
@@ -246,7 +246,7 @@ def test_no_silo_moves_a_sum_by_more_than_twice_its_clip(options: dict[str, str]
     own, (extent,) = step.task(table), step.statistics(table).values()
     rows = [people(own), people(own, 2), people(own, 5, persons=40), part(people(own), np.arange(0))]
     rows.append(part(rows[0], np.flatnonzero(rows[0].person != 3)))
-    opposite = replace(rows[0], cells=rows[0].cells | {"kind": (rows[0].cells["kind"] + 1) % 3})
+    opposite = replace(rows[0], cells={**rows[0].cells, "kind": (rows[0].cells["kind"] + 1) % 3})
     longest = 0
     for state in states(own, extent.length):
         found = [FAMILY.statistics(own, state, one)[0] for one in (*rows, opposite)]

@@ -44,12 +44,12 @@ def test_a_round_without_this_silo_leaves_the_one_before(files: OwnFiles) -> Non
     assert files.load(RUN, 3) == (1, b"one")
 
 
-def test_another_round_of_a_step_counts_in_the_place_of_one_that_failed(files: OwnFiles) -> None:
+def test_another_round_of_a_step_counts_in_the_place_of_one_that_failed(files: OwnFiles, tmp_path: Path) -> None:
     step(files, 1, b"one")
     files.keep(RUN, 2, ROUND, b"failed")
     step(files, 2, b"two", AGAIN)
     assert files.load(RUN, 3) == (2, b"two")
-    assert [one.name for one in files._files(RUN)] == [f"{RUN.hex()}-000002-{AGAIN.hex()}.own"]
+    assert [one.name for one in (tmp_path / "ledger.own").iterdir()] == [f"{RUN.hex()}-000002-{AGAIN.hex()}.own"]
 
 
 def test_what_was_made_and_is_gone_is_lost(files: OwnFiles) -> None:

@@ -100,9 +100,7 @@ def trained(
             slopes = list(torch.autograd.grad(found.mean(), free))
             total += found.detach().sum()
             with torch.no_grad():
-                if added:
-                    torch._foreach_add_(slopes, added)
-                _step(free, slopes, velocity, anchor, descent)
+                _step(free, slopes, velocity, anchor, added, descent)
     for one in free:
         one.requires_grad_(False)
     return Trained(own, float(total) / max(1, rows.count))
@@ -113,9 +111,12 @@ def _step(
     slopes: list[torch.Tensor],
     velocity: list[torch.Tensor],
     anchor: list[torch.Tensor],
+    added: list[torch.Tensor],
     descent: Descent,
 ) -> None:
     for place, (weight, slope) in enumerate(zip(free, slopes, strict=True)):
+        if added:
+            slope.add_(added[place])
         if descent.decay:
             slope.add_(weight, alpha=descent.decay)
         if descent.pull:

@@ -1,6 +1,5 @@
 """A silo's part of a round of training, and the scores of its rows: where numbers of a state become tensors."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +11,7 @@ from policies.networks.algorithms.algorithm import OWN_LAYERS, OWN_MODEL, UPDATE
 from policies.requests.families import Task, kind_of
 from policies.requests.networks import (
     EXPLODED,
+    MOST_LOSS,
     graph_of,
     guess_of,
     is_for_own,
@@ -53,7 +53,7 @@ def change_of(task: Task, weights: Vector, examples: Examples, beside: Beside) -
     rows = local.rows_of(arrays, targets_of(task, examples, arrays))
     of_rows = partial(losses, task)
     before = local.loss_sum(graph, start, rows, of_rows)
-    if not math.isfinite(before):
+    if not before <= MOST_LOSS:  # nor where it is no number
         return None
     if is_for_own(task):
         orders = _orders(task, rows.count, how.own_epochs or 1)
