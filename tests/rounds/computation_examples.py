@@ -148,7 +148,9 @@ def with_options(of: Request, **options: str) -> Request:
     return of.model_copy(update={"plan": of.plan.model_copy(update={"options": settings})})
 
 
-def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
+def noised(
+    family: str, label: str | None, *features: str, steps: int = 5, of: Table = TABLE, **options: str
+) -> Request:
     """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
     parts = {"offset": options.pop("offset")} if "offset" in options else {}
     step = NoisedStep(
@@ -320,6 +322,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised_packed("smoker", "age", "ward"),
         noised("mlp", "ward", "smoker", "age", of=SHORT, hidden="", quantile="0.5", noise="own"),
         noised("mlp", "smoker", "ward", "age", hidden="3", unit="silo", silos="5"),
+        noised("cnn", "ward", "scan", of=ARRAYS, channels="2", hidden="", norm="group", dropout="0.5"),
+        noised("language-model", "ward", "words", of=ARRAYS, size="4", embedding="2"),
+        noised("recommender", "age", "ward", "smoker"),
+        noised("autoencoder", None, "age", "scan", of=ARRAYS),
+        noised("network", "smoker", "age", "ward", graph=PACKED.name, count=str(PACKED.graph.count)),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
