@@ -3,7 +3,6 @@
 The vocabulary is public: the most frequent words of all packages. A person is a sentence.
 """
 
-import ast
 import importlib.util
 import re
 from collections import Counter
@@ -29,12 +28,11 @@ def sentences(package: str) -> tuple[tuple[str, ...], ...]:
     for file in sorted(Path(spec.origin).parent.rglob("*.py")):
         if "test" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                for one in re.split(r"[.:;!?]\s|\n\n", ast.get_docstring(node) or ""):
-                    words = re.findall(r"[a-z']+", one.lower())
-                    if len(words) > 2:
-                        found.append(tuple(words))
+        for docstring in re.findall(r'"""(.*?)"""', file.read_text(), re.DOTALL):
+            for one in re.split(r"[.:;!?]\s|\n\s*\n", docstring):
+                words = re.findall(r"[a-z']+", one.lower())
+                if len(words) > 2:
+                    found.append(tuple(words))
     return tuple(found[:MOST_SENTENCES])
 
 
