@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from crypto.noise import discrete_gaussian
 from silo_node.training.family import Examples
 from silo_node.training.noised.registry import NOISED_FAMILIES
 from tests.bench.figures import publish
@@ -23,7 +24,7 @@ FEATURES = tuple(f"x{place}" for place in range(1, 64))  # the first pixel is a 
 COLUMNS = (*(number(name, 0, 16) for name in FEATURES), text("digit", *"0123456789", "unknown"))
 
 
-def told_right(epsilon: float, splits: int = SPLITS, draw: noised.Draw = noised.discrete_gaussian) -> list[float]:
+def told_right(epsilon: float, splits: int = SPLITS, draw: noised.Draw = discrete_gaussian) -> list[float]:
     """Return the accuracy on held-out digits of a private run, by split."""
     pixels, digits = load_digits(return_X_y=True)
     first, table = noised.step("mlp", COLUMNS, "digit", FEATURES, 40, hidden="")
