@@ -46,4 +46,4 @@ def test_a_run_prints_a_line_a_round_and_json_stays_json(
     assert all(one["survivors"] == list(SILOS) for one in found["rounds"])
     lines = [line for line in notes.splitlines() if line.startswith("round ")]
     assert [line.partition(":")[0] for line in lines] == [f"round {number} of 3" for number in (1, 2, 3)]
-    assert all(line.endswith(" s, 5 of 5 silos") for line in lines)
+    assert all(" s, 5 of 5 silos, each sent " in line for line in lines)

@@ -31,6 +31,7 @@ from policies.requests.exact import ExactStep
 from policies.requests.request import Request
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
+from silo_node.data.figures import Computed
 from silo_node.training.run import Opened, RunState, state_after
 from tests.harness.inside import computing_of
 from tests.harness.simulator import LocalCheckpoints, SimulatedSilo, Simulation, no_noise, simulate
@@ -145,7 +146,7 @@ class LongFederation:
         """Run a round of these vectors, by silo; return the encrypted report, or why there is none."""
         for name, silo in self.simulation.silos.items():
             if silo.is_started and silo.workers is None and not silo.is_dead:
-                computing_of(silo).contribution = lambda *_, name=name: [vectors(name)]
+                computing_of(silo).contribution = lambda *_, name=name: Computed([vectors(name)])
         return self.simulation.federation.exchange(self.request() if request is None else request)
 
     def learn(self, report: bytes) -> Mapping[str, Any]:
@@ -255,7 +256,7 @@ def _begin(path: Path, name: str, length: int, most: int) -> None:
     _here["stand-ins"] = stack = ExitStack()
     stack.enter_context(standing_in(length, most))
     silo = SimulatedSilo(config.policies[name], no_noise, time.time, LocalCheckpoints(config.aggregator))
-    computing_of(silo).contribution = lambda *_: [drawn(name, length, most)]
+    computing_of(silo).contribution = lambda *_: Computed([drawn(name, length, most)])
     _here["actor"] = silo.actor
 
 

@@ -31,6 +31,7 @@ def computed(*extents: Extent) -> Any:
     """Return what stands for a computation with these statistics."""
     return SimpleNamespace(
         statistics=lambda table: {Statistic(f"s{place}"): one for place, one in enumerate(extents)},
+        has_own_noise=False,
     )
 
 

@@ -108,7 +108,7 @@ def test_an_answer_a_failure_and_a_late_computing_leave_at_one_time(
         raise ZeroDivisionError
 
     none: tuple[object, str, object] = (object, "", None)
-    cases = (none, "answered"), ((computer_of(cedar), "contribution", fail), "answered")  # then zeros
+    cases = (none, "answered"), ((computer_of(cedar), "computed", fail), "answered")  # then zeros
     for patched, status in (*cases, ((steps, "mask", of_cedar(fail)), "dropped")):
         with monkeypatch.context() as patch:
             if patched is not none:
@@ -369,7 +369,7 @@ def test_whoever_asks_waits_as_much_longer(shared: Simulation, monkeypatch: pyte
 
 def test_the_command_line_has_the_deadline() -> None:
     query = ["query", "SELECT 1", "--purpose", "p", "--epsilon", "1"]
-    for arguments, seconds in ((query, WAIT_S), ([*query, "--deadline", "300"], 300), (["train", "job.toml"], WAIT_S)):
+    for arguments, seconds in ((query, WAIT_S), ([*query, "--deadline", "300"], 300), (["train", "job.toml"], None)):
         assert command_line().parse_args(arguments).deadline == seconds
 
 

@@ -52,7 +52,7 @@ BOUND_BY = {
 # Nobody signs these: they are parts of signed ones, files of one party, sealed, or travel inside TLS between two.
 UNSIGNED = {
     *("share", "deliver", "go", "open", "challenge", "found", "report"),
-    *("run-state", "trace", "ledger-totals", "log-entry", "filed", "request-line", "question"),
+    *("run-state", "own-state", "graph", "trace", "ledger-totals", "log-entry", "filed", "request-line", "question"),
     *("backup", "backup-entry", "hello", "welcome", "run-entry"),
 }
 

@@ -165,7 +165,7 @@ def test_a_computation_that_fails_is_nothing_and_noise_at_the_deadline(
         computed.append(request)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(computer_of(aspen), "contribution", fail)
+    monkeypatch.setattr(computer_of(aspen), "computed", fail)
     before = exact.spent("aspen")
     slept = exact.silos["aspen"].slept
     slept.clear()

@@ -66,7 +66,7 @@ def test_a_question_that_was_answered_by_nothing_is_counted_apart(
     def fail(*_: object) -> None:
         raise ComputeError("no answer within 0.4 s, the worker was ended", "")
 
-    monkeypatch.setattr(computer_of(birch), "contribution", fail)
+    monkeypatch.setattr(computer_of(birch), "computed", fail)
     assert ask(exact, QUESTION)["birch"] == "answered"
     found = silo_status(birch.policy, birch.clock())
     assert found["errors_today"]["answered_by_nothing"] == 1

@@ -18,7 +18,7 @@ def test_a_request_about_what_a_policy_does_not_name_is_told_of(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     asked = request(**fields)
-    silo: Any = SimpleNamespace(policy=policy(COMPUTE), federation=asked.federation, name=asked.silos[0])
+    silo: Any = SimpleNamespace(policy=policy(COMPUTE), federation=asked.federation, name=asked.silos[0], graphs=None)
     fresh: Any = None
     ledger: Any = SimpleNamespace(spending=lambda *about: NOTHING, reservations=list)
     monkeypatch.setattr(standing, "foretold", lambda *about: ())

@@ -60,6 +60,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Found": "found",
     "Roster": "roster",
     "RunState": "run-state",
+    "OwnState": "own-state",
     "DomainRequest": "domain-request",
     "NetworkOffer": "network-offer",
     "OtherVersion": "other-version",
@@ -630,6 +631,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         ],
         "numbers": [_numbers("velocity", [0.0, 0.1]), _numbers("weights", [0.5, -1.25])],
     }
+    own = {"run": round_id, "step": 3, "round": round_id, "rows": bytes(range(32)), "request": bytes(32)}
+    yield "OwnState", own | {"numbers": [_numbers("control", [0.5, -1.25])]}
     yield "RunState", descent
     yield "RunState", descent | {"ended_early": "diverged"}
     yield (
