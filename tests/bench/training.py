@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -104,20 +105,22 @@ def told(name: str, found: Mapping[str, Sequence[float]], within: Mapping[str, f
 
 
 def round_seconds() -> tuple[list[float], list[float]]:
-    """Return what rounds of ten silos in memory take, and what their training and a plain sum take alone."""
+    """Return the processor time of rounds of ten silos in memory, and that of their training and a plain sum alone."""
     names = [f"silo-{number}" for number in range(10)]
     division = digits.alike(len(images()[1]), len(names), 1)
     use = digits.use(dict(zip(names, division, strict=True)), "cnn")
     with tempfile.TemporaryDirectory() as folder, running(use, Path(folder) / "f", JOB) as (simulation, file):
-        took = [one.seconds for one in trained(simulation, file).rounds[2:]]
+        ends = list[float]()
+        trained(simulation, file, lambda done: ends.append(time.process_time()))
+    took = [after - before for before, after in pairwise(ends[1:])]
     of = replace(task(7, 1, ALIKE), number=1)
     state = families.run(replace(of, number=0, rounds=1), [rows(of, own) for own in division])[0]
     alone = list[float]()
     for _ in took:
-        began = time.perf_counter()
+        began = time.process_time()
         found = [change_of(of, state["weights"], rows(of, own), Beside()) for own in division]
         np.sum([one.vectors["update"] for one in found if one is not None], 0)
-        alone.append(time.perf_counter() - began)
+        alone.append(time.process_time() - began)
     return took, alone
 
 

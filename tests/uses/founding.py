@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +95,8 @@ def running(use: Use, path: Path, job: str) -> Iterator[tuple[Simulation, Path]]
         yield simulation, path / "job.toml"
 
 
-def trained(simulation: Simulation, file: Path) -> Training:
-    return train(simulation.federation, read_job(file), keep=file.with_name("keep.json"), sleep=lambda _: None)
+def trained(simulation: Simulation, file: Path, progress: Callable[[int], None] = lambda done: None) -> Training:
+    return train(simulation.federation, read_job(file), progress, file.with_name("keep.json"), sleep=lambda _: None)
 
 
 def job_of(page: str, title: str) -> str:
