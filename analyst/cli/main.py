@@ -42,6 +42,7 @@ from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
 from analyst.training.abandoning import abandon, show_abandoned
+from analyst.training.beginning import beginning_in_words
 from analyst.training.job import read_job
 from analyst.training.rounds import RoundDone
 from analyst.training.run import train
@@ -137,6 +138,8 @@ def command_line() -> argparse.ArgumentParser:
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)
     train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
+    text = "a network begins with the weights of this run's model, which the silos hold"
+    train.add_argument("--from", dest="begins", metavar="RUN", help=text)
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -252,6 +255,8 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
+    if options.begins is not None:
+        job = job.model_copy(update={"begins": options.begins})
     keep = options.job.with_name(f"{options.job.name}.run.json")
     if options.abandon:
         with federation_opened(options, notes) as (federation, _):
@@ -259,6 +264,8 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
         print("no run of this job is under way" if given_up is None else show_abandoned(given_up))
         return 0
     with federation_opened(options, notes) as (federation, status):
+        if job.begins is not None:
+            notes.print(beginning_in_words(federation, job.begins), markup=False, soft_wrap=True)
         if options.preview:
             show_run_preview(federation, job, keep, options.format, options.deadline, options.send_deadline)
             return 0

@@ -15,6 +15,7 @@ from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob, counted_alone
+from analyst.training.beginning import begins_of
 from analyst.training.drawing import check_share
 from analyst.training.network_job import KeyProblemError, plain
 from analyst.training.packed_file import read_packed
@@ -117,6 +118,9 @@ class Job(BaseModel):
     deadline: Annotated[int | None, Field(ge=1, le=MAX_WAIT_S, exclude_if=lambda seconds: seconds is None)] = None
     # The packed file of a network of any graph; left out of any other, and of the job's hash, as `graph` names it.
     packed: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
+
+    # The run whose model a network begins with; left out where its weights are fresh or packed.
+    begins: Annotated[str | None, Field(exclude_if=lambda run: run is None)] = None
 
     @property
     def audited(self) -> AuditJob | None:
@@ -283,6 +287,8 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
             step = step.model_copy(update={"held_out": held_out})
         if job.audit is not None and (limit := job.audit.limit) is not None:
             step = step.model_copy(update={"audit": limit})
+        if job.begins is not None:
+            step = step.model_copy(update={"begins": begins_of(federation, job.begins)})
         if job.is_for_analyst:
             step = step.model_copy(update={"released_to": federation.recipient})
         table, micro_rho = table_of(offer, job), 0

@@ -14,7 +14,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
 from policies.networks.packed import Packed
+from policies.requests.beginning import Begins, Begun
 from policies.requests.families import SHAPES, Shape, Task, check_task
+from policies.requests.networks import check_begins
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import MAX_TEXT, Table
@@ -48,6 +50,11 @@ class FamilyStep(TrainingStep, ABC):
     options: Settings = ()
     # Of a network of any graph, which the option `graph` names by its hash, where its file is here; in no encoding.
     graph: SkipJsonSchema[InstanceOf[Packed] | None] = Field(default=None, exclude=True, repr=False)
+
+    # The model whose weights a run of a network begins with; left out where they are fresh or packed.
+    begins: Annotated[Begins | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Its weights, where they are here; in no encoding.
+    begun: SkipJsonSchema[InstanceOf[Begun] | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
     shapes: ClassVar[Mapping[str, Shape]]
@@ -98,6 +105,7 @@ class FamilyStep(TrainingStep, ABC):
             options=self.settings,
             run=self.run,
             graph=self.graph,
+            begun=self.begun,
         )
 
     def owns(self, table: Table) -> Mapping[str, int]:
@@ -124,6 +132,8 @@ class FamilyStep(TrainingStep, ABC):
     def check(self, table: Table, backend: str) -> None:
         super().check(table, backend)
         check_task(self.task(table), self.shapes)
+        if self.begins is not None:
+            check_begins(self.task(table))
 
     def in_words(self, table_name: str) -> str:
         of = f" of {self.label}" if self.label else ""

@@ -26,6 +26,7 @@ from policies.networks.algorithms.algorithm import (
 from policies.networks.algorithms.registry import ALGORITHMS
 from policies.networks.graph import MAX_NUMBERS, Graph, Input, Weight
 from policies.networks.names import HASH_PATTERN, PACKED
+from policies.networks.names import NETWORKS as NETWORK_NAMES
 from policies.networks.shipped.registry import SHIPPED
 from policies.networks.shipped.shipped import FEATURES, LABELS
 from policies.requests import network_inputs as inputs
@@ -333,3 +334,17 @@ def _shape(name: str) -> Shape:
 
 
 NETWORKS: Mapping[str, Shape] = MappingProxyType({name: _shape(name) for name in (*SHIPPED, PACKED)})
+
+
+def check_begins(task: Task) -> None:
+    """Raise ValueError unless a run of this task may begin with the weights of a model that silos hold."""
+    if task.family not in NETWORK_NAMES:
+        raise ValueError(f"a run of {task.family} begins with no other model; remove begins")
+    if task.options.get("weights") == "packed":
+        raise ValueError('weights = "packed" and begins each say what a run begins with; remove one of the two')
+    if task.options.get("unit") == "silo":
+        raise ValueError('a run with unit = "silo" begins with fresh or packed weights; remove begins')
+    if has_graph(task):
+        own = {weight.name for weight in graph_of(task).weights if weight.initial != "constant"}
+        if own - {weight.name for weight in shared_of(task)}:
+            raise ValueError("some weights of the job do not move, and begins has those that do alone; remove begins")

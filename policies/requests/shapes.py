@@ -16,6 +16,7 @@ from policies.options import parsed_option as parsed_option
 from policies.options import whole_option as whole_option
 from policies.options import width_option as width_option
 from policies.requests import interactions
+from policies.requests.beginning import Begun
 from policies.requests.statistic import Extent, exact
 from policies.requests.tables import Table, TableColumn
 
@@ -53,6 +54,7 @@ class Task:
     options: Mapping[str, str]  # with the defaults of what the request leaves out
     run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
     graph: Packed | None = None  # of a network of any graph, where its file is here
+    begun: Begun | None = None  # the weights of the model that the run begins with, where it names one
 
     @property
     def label_column(self) -> TableColumn:

@@ -1,6 +1,7 @@
 """Open the report of a training step at a silo, which is its recipient, and move the model: docs/protocol.md 11."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
@@ -25,6 +26,7 @@ from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
 from silo_node.training.auditing import beside
+from silo_node.training.beginning import with_begun
 from silo_node.training.models import MODELS
 from silo_node.training.run import Opened, RunState, check_position, position_of
 
@@ -58,7 +60,8 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         check_sum(checked, lambda index: evidence[index * members : (index + 1) * members])
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
         record = recorded(None if state is None else state.record, request, step, checked)
-        state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
+        begun = with_begun(request, partial(load_run, silo, ledger))
+        state = MODELS[request.plan.kind](state, begun, stored.name, opened, now)
         state = state.model_copy(update={"record": record})
         if (model := audited_model(silo, ledger, request, state, opened)) is not None:
             keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer

@@ -51,6 +51,7 @@ from policies.requests.terms import terms_of
 from policies.units import DAY_S
 from silo_node.graphs.resolving import with_kept
 from silo_node.rounds.states import Proposed, Silo
+from silo_node.training.beginning import with_begun
 from silo_node.training.keeping import kept, read_state
 from silo_node.training.run import RunState, check_position
 from silo_node.training.scoring import check_judged
@@ -347,6 +348,7 @@ def _judge(
             if request.plan.training is not None:
                 state = state_of(silo, ledger, request)
                 check_position(state, request)
+                with_begun(request, partial(load_run, silo, ledger))
                 if request.micro_rho and state is not None and state.ended is not None:
                     denials = (run_is_over(state.ended),)
         except ProtocolError as err:

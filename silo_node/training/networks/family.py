@@ -82,7 +82,7 @@ def _begun(task: Task, sums: Mapping[str, Integers]) -> State:
     state = State().with_(rows=sums["rows"], left_out=sums["left-out"])
     if state.one("rows") < 2:
         return state.at_end("too-few-rows")
-    weights = first_weights(task, shared_of(task))
+    weights = first_weights(task, shared_of(task)) if task.begun is None else task.begun.weights
     held = algorithm_of(task).init(algorithm_options(task), weights)
     return _holding(state.with_(good=held.weights, losses=np.zeros(0)), held)
 

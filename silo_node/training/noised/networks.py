@@ -50,6 +50,8 @@ def _init(task: Task) -> State:
 
 def _first_weights(task: Task) -> Vector:
     """Return the weights that a run begins with; fresh ones of the last layer are 0, so that nothing is unlearned."""
+    if task.begun is not None:
+        return task.begun.weights.copy()
     graph, shared = graph_of(task), shared_of(task)
     weights, last = first_weights(task, shared), next(one for one in graph.calls if one.name == graph.output)
     if task.options.get("weights") == "packed":
