@@ -30,6 +30,10 @@ class MetricSoFar(Message):
             return self.model_copy(update={"best": value, "since": 0})
         return self.model_copy(update={"since": self.since + 1})
 
+    def best_round(self, of: RoundMetric | None) -> int | None:
+        """Return after how many rounds the metric was best so far; None where none is known."""
+        return None if of is None or self.best is None else self.done - self.since * of.every
+
     def is_over(self, of: RoundMetric | None) -> bool:
         """Tell whether the run has not become better for as long as the job waits."""
         return of is not None and of.patience is not None and self.since >= of.patience

@@ -41,6 +41,8 @@ from crypto.rounds.opening import CheckedReport
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.models.record import without_model
+from policies.networks.names import NETWORKS
+from policies.requests.exact import FamilyStep
 from policies.requests.request import Request
 from policies.requests.training import START, TrainingStep
 from policies.units import MICRO, SEND_S, WAIT_S, counted
@@ -67,6 +69,7 @@ class Training:
     has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
     why_no_model: str = ""
     metric_rho: float | None = None  # what the metrics of its rounds cost to each person beside
+    best_round: int | None = None  # after how many rounds the metric was best
     why_no_metric: str = ""  # from which round on silos refused it, and why; the run went on without
     audited: Audited | None = None  # None where the job names no groups, or `why_no_audit` says why
     why_no_audit: str = ""
@@ -165,7 +168,9 @@ class _Run:
                 if state.ended is not None:
                     continue
             began = perf_counter()
-            following = self._request.plan.model_copy(update={"step": state.done, "after": state.after})
+            following = self._request.plan.model_copy(
+                update={"step": state.done, "after": state.after, **self._best_marked()}
+            )
             renewed = partial(self._federation.renew, self._request, following)
             self._request, answer = answered(self._federation, state, self._keep, renewed, sleep)
             if isinstance(answer, bytes):
@@ -173,6 +178,13 @@ class _Run:
             else:
                 self._state = after_failure(self._federation, state, self._request, answer.message, self._keep)
                 self._request, self._step = self._first()
+
+    def _best_marked(self) -> dict[str, bool]:
+        """Return what the next step of a network says of the model before it: whether it is the best so far."""
+        step, so_far, done = self._step, self._state.metric, self._state.done
+        if not isinstance(step, FamilyStep) or step.family not in NETWORKS:
+            return {}
+        return {"is_best": done > 0 and so_far is not None and so_far.best_round(self._job.metric) == done}
 
     def _take(self, report: bytes, began: float) -> RoundDone:
         """Take the report of a step, and ask for the metric that is due; return what the round was."""
@@ -272,6 +284,7 @@ class _Run:
             released=None if stopping is None else (step.steps - state.done) * price,
             stopping=stopping,
             metric_rho=so_far.rho or None,
+            best_round=so_far.best_round(self._job.metric),
             why_no_metric=so_far.refused,
         )
 

@@ -10,6 +10,7 @@ from analyst.training.job import Job
 from analyst.training.rounds import RoundDone, bytes_in_words
 from analyst.training.run import Training
 from analyst.training.stopping import released_lines
+from policies.networks.names import NETWORKS
 from policies.units import counted
 
 
@@ -38,6 +39,7 @@ def to_json(training: Training) -> str:
             "audit": [] if training.audited is None else [one.model_dump() for one in gaps_of(training.audited)],
             "why_no_audit": training.why_no_audit or None,
             "metric_rho": training.metric_rho,
+            "best_round": training.best_round,
             "why_no_metric": training.why_no_metric,
             "assumptions": list(training.assumptions),
         },
@@ -61,6 +63,7 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
     elif training.has_model is not None:
         lines.append(f"the model was not released to you: {training.why_no_model}")
+    lines += _best_lines(training, job)
     if training.why_no_metric:
         lines.append(f"its metric was not told, and the run went on without: {training.why_no_metric}")
     if training.audited is not None:
@@ -85,6 +88,18 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)
+
+
+def _best_lines(training: Training, job: Job) -> Iterator[str]:
+    """Yield after which round the model was best by the job's metric, and how an owner takes that one."""
+    if training.best_round is None or job.metric is None:
+        return
+    if training.best_round == training.steps:
+        yield f"best by {job.metric.name}: the last round"
+        return
+    yield f"best by {job.metric.name}: round {training.best_round} of {training.steps}"
+    if job.model in NETWORKS:
+        yield "  silos keep that model beside the last one: consilo-silo models predict, export with --best"
 
 
 def _took_lines(rounds: Sequence[RoundDone]) -> Iterator[str]:

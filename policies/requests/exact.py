@@ -13,6 +13,7 @@ from pydantic import Field, InstanceOf, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from crypto.wire import Message, Name
+from policies.networks.names import NETWORKS
 from policies.networks.packed import Packed
 from policies.requests.beginning import Begins, Begun
 from policies.requests.families import SHAPES, Shape, Task, check_task
@@ -53,7 +54,9 @@ class FamilyStep(TrainingStep, ABC):
 
     # The model whose weights a run of a network begins with; left out where they are fresh or packed.
     begins: Annotated[Begins | None, Field(default=None, exclude_if=lambda model: model is None)] = None
-    # Its weights, where they are here; in no encoding.
+    # Whether the model before this step is the best so far by the metric of the run, as its analyst says.
+    is_best: Annotated[bool, Field(default=False, exclude_if=lambda best: not best)] = False
+    # The weights that the run begins with, where they are here; in no encoding.
     begun: SkipJsonSchema[InstanceOf[Begun] | None] = Field(default=None, exclude=True, repr=False)
 
     rounds_key: ClassVar[str] = "rounds"
@@ -64,7 +67,12 @@ class FamilyStep(TrainingStep, ABC):
         for settings in (self.parts, self.options):
             if [one.name for one in settings] != sorted({one.name for one in settings}):
                 raise ValueError("parts and options must be sorted and distinct")
+        if self.is_best and (self.family not in NETWORKS or not self.step):
+            raise ValueError("a later step of a network alone says that the model before it is the best")
         return self
+
+    def first(self) -> Self:
+        return super().first().model_copy(update={"is_best": False})
 
     @property
     def opened_as(self) -> str:

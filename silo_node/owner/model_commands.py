@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from federation.files import write_out
@@ -15,6 +16,7 @@ from policies.requests.families import SHAPES
 from policies.units import counted
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import HeldModel, held_models
+from silo_node.training.best import at_best
 from silo_node.training.leaving import may_leave
 from silo_node.training.portable import portable_of
 from silo_node.training.predicting import predictor_of, scorer_of
@@ -38,11 +40,18 @@ def add_model_commands(commands: Commands) -> None:
     predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")
     predict.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
+    _best_option(predict)
     export = add_command(actions, "export", _export, "write a model that predicts to a file")
     export.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     export.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     export.add_argument("--format", choices=FORMATS, default="json", help=FORMATS_IN_WORDS)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
+    _best_option(export)
+
+
+def _best_option(parser: argparse.ArgumentParser) -> None:
+    text = "the network after the round that was best by the run's metric, in the place of the last one"
+    parser.add_argument("--best", action="store_true", help=text)
 
 
 def _options(parser: argparse.ArgumentParser, *, is_needed: bool = False) -> None:
@@ -57,8 +66,9 @@ def _loaded(options: argparse.Namespace) -> tuple[Policy, list[HeldModel]]:
     return policy, held_models(policy, options.policy.resolve().parent)
 
 
-def _the_model(models: list[HeldModel], name: str) -> HeldModel:
-    return run_named(models, name, "", "consilo-silo models list")
+def _the_model(models: list[HeldModel], name: str, *, is_best: bool = False) -> HeldModel:
+    found = run_named(models, name, "", "consilo-silo models list")
+    return replace(found, state=at_best(found.state)) if is_best else found
 
 
 def _all(options: argparse.Namespace) -> int:
@@ -141,7 +151,7 @@ def _write_card(card: Card, file: Path) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = _the_model(models, options.name)
+    one = _the_model(models, options.name, is_best=options.best)
     predictor = predictor_of(one.state)
     may_leave(policy, one.state, "predict")
     found = predictor(options.input)
@@ -151,7 +161,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = _the_model(models, options.name)
+    one = _the_model(models, options.name, is_best=options.best)
     form = portable_of(one.state)
     may_leave(policy, one.state, "export")
     data = exported(form, options.format, _told(one), scorer_of(one.state))

@@ -10,6 +10,7 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
+from silo_node.training.best import with_best
 from silo_node.training.family import Contribution, Examples, Fitted, Judged, Own, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
@@ -43,7 +44,8 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
     sums = dict(zip(names, opened.whole_blocks(), strict=True))
-    after = family.update(task, kept_state(state, task, family.init), sums)
+    before = kept_state(state, task, family.init)
+    after = with_best(request, before, family.update(task, before, sums))
     return kept_after(request, position, now, after, family.finish(task, after))
 
 

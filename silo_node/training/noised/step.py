@@ -11,6 +11,7 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
+from silo_node.training.best import with_best
 from silo_node.training.exact import judged_of, kept_after, kept_state
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers, Vector
@@ -49,6 +50,7 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     family, names = NOISED_FAMILIES[task.family], NOISED_SHAPES[task.family].blocks(task)
     found = zip(names, opened.blocks(), opened.deviations(), strict=True)
     sums = {name: Noisy(values, deviation) for name, values, deviation in found}
+    before = kept_state(state, task, family.init)
     with np.errstate(all="ignore"):  # what is not finite ends the run
-        after = family.update(task, kept_state(state, task, family.init), sums)
+        after = with_best(request, before, family.update(task, before, sums))
     return kept_after(request, position, now, after, family.finish(task, after))
