@@ -10,6 +10,7 @@ from federation.members.roster import Roster
 from policies.models.released import ReleasedModel
 from policies.requests.catalogue import Catalogue
 from policies.requests.request import Request
+from silo_node.training.own import OwnState
 from silo_node.training.run import RunState
 
 _MODULES = (
@@ -20,6 +21,7 @@ _MODULES = (
 _IMPORTED = (
     Catalogue,
     HeldState,
+    OwnState,
     Receipt,
     ReleasedModel,
     Request,
