@@ -16,7 +16,7 @@ from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.bounds import why_infeasible
 from crypto.rounds.committees import MAX_COMMITTEE
-from crypto.rounds.manifest import Accept, Block, Manifest, Propose, Recipient
+from crypto.rounds.manifest import Accept, Block, Manifest, Propose, Recipient, Terms
 from crypto.rounds.messages import MAX_TESTIMONY, Failed, Failure, SurvivorSet
 from crypto.rounds.report import EncryptedReport
 from crypto.sealing import PUBLIC_BYTES
@@ -55,6 +55,7 @@ from policies.requests.statements import Statements
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import START
 from tests.cases import every
+from tests.crypto.test_manifest import MANIFEST, TERMS
 from tests.harness import example_policy
 from tests.vectors.vocabulary import subclasses
 
@@ -113,6 +114,8 @@ FIRST_STEP = LogisticStep(
 JUDGED = JudgedModel(position=b"\1" * 32, step=FIRST_STEP)
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
+    Terms: TERMS,
+    Manifest: MANIFEST,
     Plan: example_policy.plan(),
     Statements: Statements(plans=(example_policy.plan(), example_policy.plan()), weights=(1, 2)),
     Catalogue: example_policy.catalogue(example_policy.policy()),
