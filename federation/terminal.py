@@ -189,6 +189,16 @@ def typed(prompt: str, hint: str) -> str:
         raise CommandLineError("no passphrase was given", hint) from None
 
 
+def confirmed(question: str, hint: str) -> bool:
+    """Tell whether a person at the terminal answers yes; raises CommandLineError with `hint` without a terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CommandLineError("a person has to agree, and there is no terminal to ask at", hint)
+    try:
+        return input(f"{question} [y/N] ").strip().casefold() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def _explain(err: Exception) -> Failure | None:
     match err:
         case FederationError() | CryptoError():

@@ -42,6 +42,7 @@ from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
 from analyst.training.abandoning import abandon, show_abandoned
+from analyst.training.again import anew_in_words, check_resumes
 from analyst.training.beginning import beginning_in_words
 from analyst.training.job import read_job
 from analyst.training.rounds import RoundDone
@@ -60,6 +61,7 @@ from federation.terminal import (
     add_command,
     add_group,
     commands_of,
+    confirmed,
     number,
     plain,
     print_findings,
@@ -137,9 +139,15 @@ def command_line() -> argparse.ArgumentParser:
     send_deadline_option(train)
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)
-    train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
+    about = train.add_mutually_exclusive_group()
+    about.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     text = "a network begins with the weights of this run's model, which the silos hold"
-    train.add_argument("--from", dest="begins", metavar="RUN", help=text)
+    about.add_argument("--from", dest="begins", metavar="RUN", help=text)
+    text = "go on with this run, which was interrupted, or end with an error; never begin another one"
+    about.add_argument("--resume", metavar="RUN", help=text)
+    text = "train the job of this run anew, without persons who have withdrawn since: show the price, and ask"
+    about.add_argument("--without-withdrawn", dest="anew", metavar="RUN", help=text)
+    train.add_argument("--yes", action="store_true", help="with --without-withdrawn: do not ask")
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -266,9 +274,20 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, status):
         if job.begins is not None:
             notes.print(beginning_in_words(federation, job.begins), markup=False, soft_wrap=True)
+        if options.resume is not None:
+            check_resumes(federation, job, keep, options.resume)
+        if options.anew is not None:
+            notes.print(anew_in_words(federation, job, keep, options.anew), markup=False, soft_wrap=True)
         if options.preview:
             show_run_preview(federation, job, keep, options.format, options.deadline, options.send_deadline)
             return 0
+        if options.anew is not None and not options.yes:
+            status.stop()
+            show_run_preview(federation, job, keep, "text", options.deadline, options.send_deadline)
+            if not confirmed("train it at this price?", "add --yes where nobody is asked"):
+                print("nothing was trained, nothing is paid")
+                return 0
+            status.start()
 
         def tell(done: RoundDone) -> None:
             status.update(f"round {done.number} of {done.planned}")
