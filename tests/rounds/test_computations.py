@@ -233,8 +233,9 @@ def test_prepared_rows_contribute_what_rows_that_are_read_do(compute: Compute, t
             for state in states(asked):
                 found = one.compute(here(asked), one.prepared(reader, asked, 0, 20, None), state)
                 check_shape(asked, found)
-                if not asked.plan.reads_rows:
-                    continue
+                step = asked.plan.training
+                if not asked.plan.reads_rows or (step is not None and step.unit == "silo"):
+                    continue  # a whole training takes its batches in the order of the rows
                 slack = 0 if asked.plan.release == "private" else 2  # a mean of floats, in another order
                 for prepared, read in zip(found, compute(asked, rows, state), strict=True):
                     assert np.abs(prepared - read).max() <= slack, kind
